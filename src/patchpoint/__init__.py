@@ -1,0 +1,1 @@
+"""A workbench for causal experiments inside transformer language models."""
