@@ -4,21 +4,70 @@ from collections.abc import Callable
 
 from transformers import PreTrainedModel
 
-from ...errors import UnsupportedFamily
-from . import gpt2, llama
+from patchpoint.errors import ModelError, UnsupportedFamily
+
+from . import (
+    gemma,
+    gemma2,
+    gpt2,
+    gpt_neo,
+    gpt_neox,
+    gptj,
+    llama,
+    mistral,
+    olmo2,
+    opt,
+    phi,
+    phi3,
+    qwen2,
+    qwen3,
+)
 from .adapter import Adapter as Adapter
 from .adapter import Block as Block
 from .adapter import Rotary as Rotary
 
 FAMILIES: dict[str, Callable[[PreTrainedModel], Adapter]] = {
     "gpt2": gpt2.adapter,
+    "gpt_neo": gpt_neo.adapter,
+    "gptj": gptj.adapter,
+    "gpt_neox": gpt_neox.adapter,
+    "opt": opt.adapter,
     "llama": llama.adapter,
+    "mistral": mistral.adapter,
+    "qwen2": qwen2.adapter,
+    "qwen3": qwen3.adapter,
+    "gemma": gemma.adapter,
+    "gemma2": gemma2.adapter,
+    "phi": phi.adapter,
+    "phi3": phi3.adapter,
+    "olmo2": olmo2.adapter,
 }
 
 
 def adapter_for(model: PreTrainedModel) -> Adapter:
-    """The adapter of a loaded model; UnsupportedFamily names the supported ones."""
+    """The adapter of a loaded model.
+
+    UnsupportedFamily names the supported ones; ModelError names what no adapter reproduces.
+    """
     model_type = model.config.model_type
     if model_type not in FAMILIES:
         raise UnsupportedFamily(model_type, FAMILIES)
+    _refuse_unreproducible(model)
     return FAMILIES[model_type](model)
+
+
+def _refuse_unreproducible(model: PreTrainedModel) -> None:
+    """ModelError for what transformers lets any model have and every adapter would silently get wrong."""
+    name, config = type(model).__name__, model.config
+    if not hasattr(model, "lm_head"):
+        raise ModelError(f"{name} has no lm_head; load it with AutoModelForCausalLM")
+    if not getattr(config, "is_causal", True):
+        raise ModelError(f"{name} has config.is_causal=False; only causal attention is supported")
+    if getattr(config, "use_bidirectional_attention", None):
+        raise ModelError(
+            f"{name} has config.use_bidirectional_attention=True; only causal attention is supported"
+        )
+    if getattr(config, "is_heterogeneous", False):
+        raise ModelError(
+            f"{name} has config.per_layer_config; only models whose layers share one config are supported"
+        )

@@ -1,4 +1,4 @@
-"""What the engine needs from an architecture: the pieces of a block, over the Hugging Face modules' own weights.
+"""What the engine needs from an architecture: the pieces of a block, over Hugging Face's own weights.
 
 All functions take packed rows: one row per token, of any mixture of prompts. Axes are named
 row (tokens), head (query heads), kv_head, d_head, d_model, d_embed, vocab.
@@ -7,6 +7,7 @@ row (tokens), head (query heads), kv_head, d_head, d_model, d_embed, vocab.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -16,11 +17,13 @@ from transformers import PreTrainedModel
 Heads = Float[Tensor, "row head d_head"]
 KVHeads = Float[Tensor, "row kv_head d_head"]
 Resid = Float[Tensor, "row d_model"]
+HFModule: TypeAlias = Any
+"""A module of transformers: PyTorch types its submodules, weights and numbers all as Tensor | Module."""
 
 
 @dataclass(frozen=True)
 class Rotary:
-    """Cosines and sines of rotary position embeddings, one row per token, as wide as the family rotates with."""
+    """Cosines and sines of rotary position embeddings, one row per token, as wide as the family rotates."""
 
     cos: Float[Tensor, "row d_rotary"]
     sin: Float[Tensor, "row d_rotary"]

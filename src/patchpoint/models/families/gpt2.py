@@ -2,17 +2,17 @@
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from .activations import activate
-from .adapter import Adapter, Block, Heads, KVHeads, Resid, Rotary, head_rows
+from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary, head_rows
 
 
 class GPT2Block(Block):
     """One GPT-2 layer."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: HFModule) -> None:
         self.layer = layer
         self.attn = layer.attn
         self.n_heads = self.n_kv_heads = self.attn.num_heads

@@ -2,18 +2,19 @@
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from .adapter import Adapter, Block, Heads, KVHeads, Resid, Rotary, head_rows, positions_of
+from .activations import activate
+from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary, head_rows
 from .norms import rms_norm
-from .rotation import rotate_halves
+from .rotation import rope_angles, rope_reach, rotate_halves
 
 
 class LlamaBlock(Block):
     """One Llama layer, and the base of the families that change a piece of it."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: HFModule) -> None:
         self.layer = layer
         self.attn = layer.self_attn
         config = self.attn.config
@@ -46,10 +47,9 @@ class LlamaBlock(Block):
         return gated_mlp(self.layer.mlp, rms_norm(resid, norm.weight, norm.variance_epsilon))
 
 
-def gated_mlp(mlp: nn.Module, x: Resid) -> Resid:
+def gated_mlp(mlp: HFModule, x: Resid) -> Resid:
     """down(act(gate(x)) * up(x)), without a third buffer of the hidden width for the usual SiLU."""
-    gate = mlp.gate_proj(x)
-    hidden = F.silu(gate, inplace=True) if isinstance(mlp.act_fn, nn.SiLU) else mlp.act_fn(gate)
+    hidden = activate(mlp.act_fn, mlp.gate_proj(x))
     out: Tensor = mlp.down_proj(hidden.mul_(mlp.up_proj(x)))
     return out
 
@@ -65,7 +65,7 @@ class LlamaAdapter(Adapter):
         self.blocks = tuple(self.block(layer) for layer in self.body.layers)
         self.d_model = model.config.hidden_size
         self.d_vocab = model.lm_head.weight.shape[0]
-        self.max_tokens = model.config.max_position_embeddings
+        self.max_tokens = rope_reach(model.config)
 
     def embed(self, ids: Int[Tensor, " row"]) -> Float[Tensor, "row d_embed"]:
         """Token embeddings."""
@@ -78,8 +78,7 @@ class LlamaAdapter(Adapter):
 
     def rotary(self, n_tokens: int) -> Rotary | None:
         """The model's own rotary table for this length."""
-        cos, sin = self.body.rotary_emb(self.body.embed_tokens.weight, positions_of(n_tokens, self.model))
-        return Rotary(cos[0], sin[0])
+        return rope_angles(self.body.rotary_emb, self.body.embed_tokens.weight, n_tokens)
 
     def final(self, resid: Resid) -> Float[Tensor, "row d_final"]:
         """The final RMS norm."""

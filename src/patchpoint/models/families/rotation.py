@@ -1,14 +1,51 @@
-"""The two ways families rotate positions into queries and keys."""
+"""Rotary positions: the angles of a prompt, and the two ways families rotate them into queries and keys."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedConfig
 
-from .adapter import Rotary
+from .adapter import HFModule, Rotary
+
+LENGTH_DEPENDENT = ("dynamic", "longrope")
+"""Rope types whose angles depend on the prompt's length; the Hugging Face module remembers earlier lengths."""
 
 
-def rotate_halves(x: Float[Tensor, "row any_head d_head"], rotary: Rotary) -> Float[Tensor, "row any_head d_head"]:
-    """Pairs dimension i with i + d/2, as Llama and GPT-NeoX do; dimensions beyond the angles pass unrotated."""
+def rope_angles(module: HFModule, like: Tensor, n_tokens: int) -> Rotary:
+    """Angles of a prompt of `n_tokens` tokens by a Hugging Face rotary module, as a fresh model gives them.
+
+    Shape (n_tokens, d_rotary), on the device of `like` and, where the module casts, in its dtype. The answer
+    does not depend on lengths that the module has seen before, and the module is left as it was.
+    """
+    if module.rope_type in LENGTH_DEPENDENT:
+        module = _unused(module)
+    positions = torch.arange(n_tokens, device=like.device)[None]
+    cos, sin = module(like, positions)
+    return Rotary(cos[0], sin[0])
+
+
+def _unused(module: HFModule) -> HFModule:
+    """The same module before any prompt: once grown for a long one it keeps those angles for shorter ones."""
+    fresh = type(module)(module.config)
+    fresh.original_inv_freq = module.original_inv_freq
+    fresh.inv_freq = module.original_inv_freq.clone()
+    return fresh
+
+
+def rope_reach(config: PreTrainedConfig) -> int:
+    """Longest prompt, in tokens, that the rope settings of a config are made for.
+
+    Not `max_position_embeddings` alone: many configs with a scaling factor keep the unscaled length there.
+    """
+    rope = config.rope_parameters
+    unscaled = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+    return max(config.max_position_embeddings, int(unscaled * (rope.get("factor") or 1)))
+
+
+def rotate_halves(
+    x: Float[Tensor, "row any_head d_head"], rotary: Rotary
+) -> Float[Tensor, "row any_head d_head"]:
+    """Pairs dimension i with i + d/2, as Llama and GPT-NeoX do; those beyond the angles pass unrotated."""
     cos, sin = rotary.cos[:, None, :], rotary.sin[:, None, :]
     width = cos.shape[-1]
     turned = x[..., :width]
@@ -17,7 +54,9 @@ def rotate_halves(x: Float[Tensor, "row any_head d_head"], rotary: Rotary) -> Fl
     return out if width == x.shape[-1] else torch.cat((out, x[..., width:]), dim=-1)
 
 
-def rotate_pairs(x: Float[Tensor, "row any_head d_head"], rotary: Rotary) -> Float[Tensor, "row any_head d_head"]:
+def rotate_pairs(
+    x: Float[Tensor, "row any_head d_head"], rotary: Rotary
+) -> Float[Tensor, "row any_head d_head"]:
     """Pairs dimension 2i with 2i + 1, as GPT-J does; angles repeat for both of a pair."""
     cos, sin = rotary.cos[:, None, :], rotary.sin[:, None, :]
     width = cos.shape[-1]

@@ -1,0 +1,192 @@
+"""A run: one batch of prompts through the model once, keeping what sweeps and sources need."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from patchpoint.errors import InvalidArgument, UnknownName
+from patchpoint.models.families import Rotary
+
+from .batch import Batch, Packing, packed_ids
+from .edits import RowEdit, resolve, row_edits
+from .memory import GIB, budget_bytes, even_cuts
+from .packed import Piece, block_step
+from .sites import Edit, Site
+
+if TYPE_CHECKING:
+    from .model import Model
+
+KEEPABLE = ("z", "attn_out", "mlp_out")
+CPU_TILE_ROWS = 1024
+"""Rows of a tile on a CPU: large enough for full matrix-product speed, small enough to stay in its cache."""
+GPU_TILE_ROWS = 16384
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One forward pass of a batch. Rows are packed tokens, `packing` says whose.
+
+    The residual stream, keys and values are always kept; `z`, `attn_out` and `mlp_out` where asked for.
+    """
+
+    model: "Model"
+    batch: Batch
+    packing: Packing
+    ids: Int[Tensor, " row"]
+    positions: Int[Tensor, " row"]
+    rotary: Rotary | None
+    resid: tuple[Float[Tensor, "row d_model"], ...]
+    """resid[k] is what block k reads, resid[n_layers] what the last block leaves."""
+    kept: Mapping[str, tuple[Tensor, ...]] = field(repr=False)
+
+    @property
+    def cache(self) -> "Cache":
+        """Activations by site: `run.cache[Site(3, "attn_out")]`."""
+        return Cache(self)
+
+    @cached_property
+    def logits(self) -> Float[Tensor, "prompt vocab"]:
+        """Logits at each prompt's last token."""
+        adapter = self.model.adapter
+        with torch.no_grad():
+            return adapter.unembed(adapter.final(self.final_resid), slice(None))
+
+    @property
+    def final_resid(self) -> Float[Tensor, "prompt d_model"]:
+        """The stream after the last block at each prompt's last token."""
+        return self.resid[-1][torch.tensor(self.packing.final_rows(), device=self.resid[-1].device)]
+
+    def rows(self, component: str, layer: int) -> Tensor:
+        """Activations of all packed rows at one component; InvalidArgument when the run did not keep it."""
+        if component in ("resid_pre", "resid_post"):
+            return self.resid[layer + (component == "resid_post")]
+        if component == "resid_mid":
+            return self.resid[layer] + self.rows("attn_out", layer)
+        if component not in self.kept:
+            raise InvalidArgument(
+                f"this run did not keep {component}; make it with model.run(..., keep=({component!r},))"
+            )
+        return self.kept[component][layer]
+
+
+@dataclass(frozen=True, eq=False)
+class Cache:
+    """What a run kept, read by site."""
+
+    run: Run
+
+    def __getitem__(self, site: Site) -> Tensor | tuple[Tensor, ...]:
+        """[prompt, pos, width] for prompts of one length (all heads of `z`: [prompt, pos, head, d_head]).
+
+        Prompts of different lengths give one [pos, width] tensor each. Tensors are copies.
+        """
+        resolved = [resolve(self.run.model, Edit(site, "scale", 1.0), p, self.run.packing.lengths) for p in range(len(self.run.batch.tokens))]
+        rows = self.run.rows(site.component, site.layer)
+        if site.head is not None:
+            rows = rows[:, site.head]
+        per_prompt = tuple(
+            rows[torch.tensor([self.run.packing.offsets[c.prompt] + p for p in c.positions], device=rows.device)]
+            for c in resolved
+        )
+        return torch.stack(per_prompt) if len({len(part) for part in per_prompt}) == 1 else per_prompt
+
+
+@torch.no_grad()
+def forward(
+    model: "Model",
+    batch: Batch,
+    edits: Sequence[Edit] = (),
+    keep: Collection[str] = KEEPABLE,
+    memory_gib: float | None = None,
+) -> Run:
+    """Run a batch through the model, with edits on every prompt. Equal to its prompts run one by one."""
+    adapter = model.adapter
+    packing = Packing(tuple(len(ids) for ids in batch.tokens))
+    _check_keep(model, keep, packing, memory_gib)
+    ids, positions = packed_ids(batch, packing, model.device)
+    tables = {n: adapter.rotary(n) for n in set(packing.lengths)}
+    angles = [table for prompt in packing.order if (table := tables[packing.lengths[prompt]]) is not None]
+    rotary = Rotary.cat(angles) if angles else None
+    changes = _changes_by_layer(model, edits, packing)
+
+    embed = adapter.embed(ids)
+    _visit_edits(changes.get(-1, {}), "embed", embed)
+    stream = adapter.resid_pre(embed, positions)
+    _visit_edits(changes.get(-1, {}), "resid_post", stream)
+    resid, kept = [stream], {name: [] for name in ("k", "v", *keep)}
+    tiles = whole_prompt_tiles(packing, tile_rows(model.device))
+    for layer, block in enumerate(adapter.blocks):
+        stream = stream.clone()
+        rows_of: dict[str, Tensor] = {}
+        for start, stop, pieces in tiles:
+
+            def visit(component: str, rows: Tensor, start: int = start, layer: int = layer) -> None:
+                for edit in changes.get(layer, {}).get(component, ()):
+                    edit.apply(rows, start, len(rows), 0)
+                if component in kept:
+                    if component not in rows_of:
+                        rows_of[component] = rows.new_empty((packing.n_rows, *rows.shape[1:]))
+                    rows_of[component][start : start + len(rows)] = rows
+
+            angles_here = None if rotary is None else Rotary(rotary.cos[start:stop], rotary.sin[start:stop])
+            block_step(block, stream[start:stop], angles_here, pieces, visit)
+        resid.append(stream)
+        for name, layers in kept.items():
+            layers.append(rows_of[name])
+    layers_of = {name: tuple(layers) for name, layers in kept.items()}
+    return Run(model, batch, packing, ids, positions, rotary, tuple(resid), layers_of)
+
+
+def tile_rows(device: torch.device) -> int:
+    """Rows that one step takes through a block at once."""
+    return CPU_TILE_ROWS if device.type == "cpu" else GPU_TILE_ROWS
+
+
+def _check_keep(model: "Model", keep: Collection[str], packing: Packing, memory_gib: float | None) -> None:
+    for name in keep:
+        if name not in KEEPABLE:
+            raise UnknownName("component to keep", name, KEEPABLE)
+    widths = model.d_model + 2 * model.adapter.blocks[0].n_kv_heads * model.adapter.blocks[0].d_head
+    widths += sum(model.n_heads * model.adapter.blocks[0].d_head if name == "z" else model.d_model for name in keep)
+    needed = packing.n_rows * widths * model.n_layers * model.dtype.itemsize
+    if needed > (budget := budget_bytes(memory_gib, model.device)):
+        raise InvalidArgument(
+            f"keeping {packing.n_rows} tokens of this model takes {needed / GIB:.2f} GiB, the budget is "
+            f"{budget / GIB:.2f} GiB; give fewer prompts, a larger memory budget or keep=() "
+        )
+
+
+def _changes_by_layer(model: "Model", edits: Sequence[Edit], packing: Packing) -> dict[int, dict[str, list[RowEdit]]]:
+    found: dict[int, list[tuple]] = {}
+    for order, edit in enumerate(edits):
+        for prompt in range(len(packing.lengths)):
+            change = resolve(model, edit, prompt, packing.lengths)
+            rows = [packing.offsets[prompt] + p for p in change.positions]
+            found.setdefault(change.layer, []).append((change, order, rows))
+    return {layer: row_edits(model, items) for layer, items in found.items()}
+
+
+def _visit_edits(edits: Mapping[str, list[RowEdit]], component: str, rows: Tensor) -> None:
+    for edit in edits.get(component, ()):
+        edit.apply(rows, 0, len(rows), 0)
+
+
+def whole_prompt_tiles(packing: Packing, most_rows: int) -> list[tuple[int, int, list[Piece]]]:
+    """(first row, end row, pieces) of each tile, over whole prompts in packed order."""
+    lengths = [packing.lengths[prompt] for prompt in packing.order]
+    tiles, first, row = [], 0, 0
+    for end in even_cuts(lengths, most_rows):
+        pieces: list[Piece] = []
+        at = 0
+        for n_tokens in sorted(set(lengths[first:end])):
+            units = lengths[first:end].count(n_tokens)
+            pieces.append(Piece(at, units, n_tokens, None, None))
+            at += units * n_tokens
+        tiles.append((row, row + at, pieces))
+        first, row = end, row + at
+    return tiles

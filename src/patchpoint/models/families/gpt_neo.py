@@ -1,0 +1,89 @@
+"""GPT-Neo: layer norms, learned positions, unscaled attention, windows in every other layer."""
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from .activations import activate
+from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary, head_rows
+
+
+class GPTNeoBlock(Block):
+    """One GPT-Neo layer."""
+
+    scale = 1.0
+
+    def __init__(self, layer: HFModule) -> None:
+        self.layer = layer
+        self.attn = layer.attn.attention
+        self.n_heads = self.n_kv_heads = self.attn.num_heads
+        self.d_head = self.attn.head_dim
+        self.window = self.attn.config.window_size if self.attn.attention_type == "local" else None
+
+    def attn_in(self, resid: Resid) -> Resid:
+        """The stream after the first layer norm."""
+        out: Tensor = self.layer.ln_1(resid)
+        return out
+
+    def qkv(self, attn_in: Resid, rotary: Rotary | None) -> tuple[Heads, KVHeads, KVHeads]:
+        """Three projections without bias."""
+        heads = (self.n_heads, self.d_head)
+        q = self.attn.q_proj(attn_in).unflatten(-1, heads)
+        k = self.attn.k_proj(attn_in).unflatten(-1, heads)
+        v = self.attn.v_proj(attn_in).unflatten(-1, heads)
+        return q, k, v
+
+    def attn_out(self, z: Heads) -> Resid:
+        """The output projection."""
+        out: Tensor = self.attn.out_proj(z.flatten(-2))
+        return out
+
+    def mlp_out(self, resid: Resid) -> Resid:
+        """The MLP behind its layer norm."""
+        mlp = self.layer.mlp
+        out: Tensor = mlp.c_proj(activate(mlp.act, mlp.c_fc(self.layer.ln_2(resid))))
+        return out
+
+
+class GPTNeoAdapter(Adapter):
+    """GPT-Neo with its learned positions."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.body = model.transformer
+        self.blocks = tuple(GPTNeoBlock(layer) for layer in self.body.h)
+        self.d_model = model.config.hidden_size
+        self.d_vocab = model.lm_head.weight.shape[0]
+        self.max_tokens = model.config.max_position_embeddings
+
+    def embed(self, ids: Int[Tensor, " row"]) -> Float[Tensor, "row d_embed"]:
+        """Token embeddings, before positions."""
+        out: Tensor = self.body.wte(ids)
+        return out
+
+    def resid_pre(self, embed: Float[Tensor, "row d_embed"], positions: Int[Tensor, " row"]) -> Resid:
+        """Embeddings plus learned positions."""
+        out: Tensor = embed + self.body.wpe(positions)
+        return out
+
+    def rotary(self, n_tokens: int) -> Rotary | None:
+        """None: positions are in the stream."""
+        return None
+
+    def final(self, resid: Resid) -> Float[Tensor, "row d_final"]:
+        """The final layer norm."""
+        out: Tensor = self.body.ln_f(resid)
+        return out
+
+    def unembed(
+        self, final: Float[Tensor, "row d_final"], vocab: slice | Int[Tensor, " chosen"]
+    ) -> Float[Tensor, "row chosen"]:
+        """Logits of chosen entries."""
+        weight, bias = head_rows(self.model.lm_head, vocab)
+        return F.linear(final, weight, bias)
+
+
+def adapter(model: PreTrainedModel) -> Adapter:
+    """The GPT-Neo adapter."""
+    return GPTNeoAdapter(model)

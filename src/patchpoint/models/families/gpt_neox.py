@@ -1,0 +1,88 @@
+"""GPT-NeoX and Pythia: layer norms, partial rotation, q/k/v fused head by head, often parallel."""
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from .activations import activate
+from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary, head_rows
+from .rotation import rope_angles, rope_reach, rotate_halves
+
+
+class GPTNeoXBlock(Block):
+    """One GPT-NeoX layer."""
+
+    def __init__(self, layer: HFModule) -> None:
+        self.layer = layer
+        self.attn = layer.attention
+        self.n_heads = self.n_kv_heads = self.attn.config.num_attention_heads
+        self.d_head = self.attn.head_size
+        self.scale = self.attn.scaling
+        self.parallel = layer.use_parallel_residual
+
+    def attn_in(self, resid: Resid) -> Resid:
+        """The stream after the input layer norm."""
+        out: Tensor = self.layer.input_layernorm(resid)
+        return out
+
+    def qkv(self, attn_in: Resid, rotary: Rotary | None) -> tuple[Heads, KVHeads, KVHeads]:
+        """The fused projection holds q, k and v of head 0, then of head 1, and so on."""
+        assert rotary is not None
+        fused = self.attn.query_key_value(attn_in).unflatten(-1, (self.n_heads, 3, self.d_head))
+        q, k, v = fused.unbind(2)
+        return rotate_halves(q, rotary), rotate_halves(k, rotary), v
+
+    def attn_out(self, z: Heads) -> Resid:
+        """The output projection."""
+        out: Tensor = self.attn.dense(z.flatten(-2))
+        return out
+
+    def mlp_out(self, resid: Resid) -> Resid:
+        """The MLP behind its own layer norm, in parallel blocks too."""
+        mlp = self.layer.mlp
+        hidden = mlp.dense_h_to_4h(self.layer.post_attention_layernorm(resid))
+        out: Tensor = mlp.dense_4h_to_h(activate(mlp.act, hidden))
+        return out
+
+
+class GPTNeoXAdapter(Adapter):
+    """GPT-NeoX with the model's own rotary module."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.body = model.gpt_neox
+        self.blocks = tuple(GPTNeoXBlock(layer) for layer in self.body.layers)
+        self.d_model = model.config.hidden_size
+        self.d_vocab = model.lm_head.weight.shape[0]
+        self.max_tokens = rope_reach(model.config)
+
+    def embed(self, ids: Int[Tensor, " row"]) -> Float[Tensor, "row d_embed"]:
+        """Token embeddings."""
+        out: Tensor = self.body.embed_in(ids)
+        return out
+
+    def resid_pre(self, embed: Float[Tensor, "row d_embed"], positions: Int[Tensor, " row"]) -> Resid:
+        """The embeddings themselves: positions enter by rotation."""
+        return embed.clone()
+
+    def rotary(self, n_tokens: int) -> Rotary | None:
+        """The model's own rotary table for this length."""
+        return rope_angles(self.body.rotary_emb, self.body.embed_in.weight, n_tokens)
+
+    def final(self, resid: Resid) -> Float[Tensor, "row d_final"]:
+        """The final layer norm."""
+        out: Tensor = self.body.final_layer_norm(resid)
+        return out
+
+    def unembed(
+        self, final: Float[Tensor, "row d_final"], vocab: slice | Int[Tensor, " chosen"]
+    ) -> Float[Tensor, "row chosen"]:
+        """Logits of chosen entries."""
+        weight, bias = head_rows(self.model.lm_head, vocab)
+        return F.linear(final, weight, bias)
+
+
+def adapter(model: PreTrainedModel) -> Adapter:
+    """The GPT-NeoX adapter."""
+    return GPTNeoXAdapter(model)
