@@ -49,6 +49,12 @@ def sweep(
     )
 
 
+@torch.no_grad()
+def base_values(base: Run, metric: str) -> Float[Tensor, " prompt"]:
+    """The metric of a run itself, one value per prompt, on the CPU."""
+    return _measure(base, base.final_resid, _answers(base), metric_named(metric)).cpu()
+
+
 def _answers(base: Run) -> Answers:
     batch = base.batch
     if batch.correct is None:

@@ -105,7 +105,7 @@ class TracePicture:
         """Lines that say model, prompt, answer, noise, samples and seed, and both unpatched runs."""
         return (
             f"{prose(self.model)}: {patched(self)} at one token",
-            f"Prompt “{shortened(prose(self.prompt), PROMPT_LIMIT)}”, answer “{visible(self.answer)}”",
+            f"Prompt “{shortened(prose(self.prompt), PROMPT_LIMIT)}”, answer “{shortened(visible(self.answer), PROMPT_LIMIT)}”",
             f"{self.measured}: {self.p_clean:.4g} clean, {self.p_corrupt:.4g} corrupted",
             how(self),
         )

@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def lock(folder: Path) -> FileLock:
-    """Make `folder` and take it for writing; the operating system frees it when the process ends, killed or not.
+    """Make `folder` and take it for writing; the system frees it when the process ends, killed or not.
 
     Raises ResultsError when another process (or another writer of this one) has it, or it cannot be written.
     """
@@ -65,7 +65,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A rename lasts through a power cut only when its folder is synced; not every system lets a folder open."""
+    """A rename outlives a power cut only when its folder is synced; not every system opens folders."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -86,21 +86,23 @@ def effects_table(fact: int, rows: Sequence[Mapping[str, object]]) -> pa.Table:
 
     Raises UnknownName for a column that is not there, InvalidArgument for missing or repeated values.
     """
+    names = {column.name for column in EFFECTS}
     for row in rows:
-        _known(row, EFFECTS)
-        missing = [c.name for c in EFFECTS if c.name != "fact" and row.get(c.name) is None]
-        if missing or row.get("fact", fact) != fact:
+        if row.keys() | {"fact"} != names:
+            _known(row, EFFECTS)
+            raise InvalidArgument(f"an effect of fact {fact} lacks {', '.join(sorted(names - row.keys()))}")
+        if row.get("fact", fact) != fact:
             raise InvalidArgument(
-                f"an effect of fact {fact} needs {', '.join(missing)}; got {sorted(row)}"
-                if missing
-                else f"an effect of fact {row['fact']} was given with fact {fact}; write each with its own"
+                f"an effect of fact {row['fact']} was given with fact {fact}; keep them apart"
             )
     table = _table([{**row, "fact": fact} for row in rows], EFFECTS_SCHEMA)
-    table = table.sort_by([("token", "ascending"), ("layer", "ascending")])
+    empty = [name for name in table.column_names if table[name].null_count]
+    if empty:
+        raise InvalidArgument(f"an effect of fact {fact} has no {', '.join(empty)}")
     places = table.select(["token", "layer"])
     if places.group_by(["token", "layer"]).aggregate([]).num_rows != table.num_rows:
         raise InvalidArgument(f"fact {fact} has two effects for one token and layer; give each place once")
-    return table
+    return table.sort_by([("token", "ascending"), ("layer", "ascending")])
 
 
 def grid_rows(effect: ArrayLike, effect_se: ArrayLike, p_restored: ArrayLike) -> list[dict[str, object]]:
@@ -114,7 +116,11 @@ def grid_rows(effect: ArrayLike, effect_se: ArrayLike, p_restored: ArrayLike) ->
     if len(shapes) != 1 or arrays[0].ndim != 2:
         raise InvalidArgument(f"effects need three arrays of one shape (token, layer); got {sorted(shapes)}")
     return [
-        {"token": token, "layer": layer, **{n: float(a[token, layer]) for n, a in zip(names, arrays, strict=True)}}
+        {
+            "token": token,
+            "layer": layer,
+            **{n: float(a[token, layer]) for n, a in zip(names, arrays, strict=True)},
+        }
         for token, layer in np.ndindex(arrays[0].shape)
     ]
 

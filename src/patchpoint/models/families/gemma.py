@@ -39,8 +39,8 @@ class GemmaAdapter(LlamaAdapter):
     def __init__(self, model: PreTrainedModel) -> None:
         if not hasattr(model.model.embed_tokens, "embed_scale"):
             raise ModelError(
-                f"the embedding module of this {model.config.model_type} model has no embed_scale; expected one that "
-                "scales its output, as in transformers 5.23: upgrade transformers and load the model again"
+                f"the embedding module of this {model.config.model_type} model has no embed_scale; expected "
+                "one that scales its output, as in transformers 5.23: upgrade transformers and load again"
             )
         super().__init__(model)
 

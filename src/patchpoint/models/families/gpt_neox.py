@@ -68,7 +68,7 @@ class GPTNeoXAdapter(Adapter):
 
     def rotary(self, n_tokens: int) -> Rotary | None:
         """The model's own rotary table for this length."""
-        return rope_angles(self.body.rotary_emb, self.body.embed_in.weight, n_tokens)
+        return rope_angles(self.body.rotary_emb, self.model, n_tokens)
 
     def final(self, resid: Resid) -> Float[Tensor, "row d_final"]:
         """The final layer norm."""

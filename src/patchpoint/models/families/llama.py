@@ -78,7 +78,7 @@ class LlamaAdapter(Adapter):
 
     def rotary(self, n_tokens: int) -> Rotary | None:
         """The model's own rotary table for this length."""
-        return rope_angles(self.body.rotary_emb, self.body.embed_tokens.weight, n_tokens)
+        return rope_angles(self.body.rotary_emb, self.model, n_tokens)
 
     def final(self, resid: Resid) -> Float[Tensor, "row d_final"]:
         """The final RMS norm."""

@@ -26,8 +26,8 @@ class Olmo2Block(LlamaBlock):
         """Queries and keys normed over all heads together, then rotated in the angles' dtype; and values."""
         assert rotary is not None
         attn = self.attn
-        q = olmo2_norm(attn.q_norm, attn.q_proj(attn_in)).unflatten(-1, (self.n_heads, self.d_head))
-        k = olmo2_norm(attn.k_norm, attn.k_proj(attn_in)).unflatten(-1, (self.n_kv_heads, self.d_head))
+        q = olmo2_norm(attn.q_norm, attn.q_proj(attn_in)).view(-1, self.n_heads, self.d_head)
+        k = olmo2_norm(attn.k_norm, attn.k_proj(attn_in)).view(-1, self.n_kv_heads, self.d_head)
         v = attn.v_proj(attn_in).unflatten(-1, (self.n_kv_heads, self.d_head))
         wide = rotary.cos.dtype
         return rotate_halves(q.to(wide), rotary).to(q.dtype), rotate_halves(k.to(wide), rotary).to(k.dtype), v

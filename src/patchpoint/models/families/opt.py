@@ -52,7 +52,7 @@ class OPTAdapter(Adapter):
     def __init__(self, model: PreTrainedModel) -> None:
         if not model.config.do_layer_norm_before:
             raise ModelError(
-                "this OPT model has do_layer_norm_before=False (as OPT-350m has): its norms rewrite the residual "
+                "this OPT model has do_layer_norm_before=False (as OPT-350m has): its norms rewrite the "
                 "stream that attention and MLP should add to; use an OPT with do_layer_norm_before=True"
             )
         self.model = model

@@ -3,24 +3,23 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from .adapter import HFModule, Rotary
+from .adapter import HFModule, Rotary, positions_of
 
 LENGTH_DEPENDENT = ("dynamic", "longrope")
-"""Rope types whose angles depend on the prompt's length; the Hugging Face module remembers earlier lengths."""
+"""Rope types whose angles depend on the prompt's length; the Hugging Face module recalls earlier lengths."""
 
 
-def rope_angles(module: HFModule, like: Tensor, n_tokens: int) -> Rotary:
-    """Angles of a prompt of `n_tokens` tokens by a Hugging Face rotary module, as a fresh model gives them.
+def rope_angles(module: HFModule, model: PreTrainedModel, n_tokens: int) -> Rotary:
+    """Angles of a prompt of `n_tokens` tokens by a model's own rotary module, as a fresh model gives them.
 
-    Shape (n_tokens, d_rotary), on the device of `like` and, where the module casts, in its dtype. The answer
-    does not depend on lengths that the module has seen before, and the module is left as it was.
+    Shape (n_tokens, d_rotary), in the model's dtype or, where the family keeps it, float32. The answer does
+    not depend on lengths that the module has seen before, and the module is left as it was.
     """
     if module.rope_type in LENGTH_DEPENDENT:
         module = _unused(module)
-    positions = torch.arange(n_tokens, device=like.device)[None]
-    cos, sin = module(like, positions)
+    cos, sin = module(model.get_input_embeddings().weight, positions_of(n_tokens, model))
     return Rotary(cos[0], sin[0])
 
 
@@ -39,7 +38,8 @@ def rope_reach(config: PreTrainedConfig) -> int:
     """
     rope = config.rope_parameters
     unscaled = rope.get("original_max_position_embeddings") or config.max_position_embeddings
-    return max(config.max_position_embeddings, int(unscaled * (rope.get("factor") or 1)))
+    reach: int = max(config.max_position_embeddings, int(unscaled * (rope.get("factor") or 1)))
+    return reach
 
 
 def rotate_halves(

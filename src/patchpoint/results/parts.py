@@ -1,0 +1,89 @@
+"""One file per fact while a run is going on: the fact's row and, nested in it, its effects."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from patchpoint.errors import InvalidArgument, ResultsError
+
+from .disk import leftover, replacing
+from .schema import EFFECTS, EFFECTS_SCHEMA, FACTS_SCHEMA, effects_table, facts_table
+
+PARTS = "parts"
+_NESTED = tuple(EFFECTS_SCHEMA.field(column.name) for column in EFFECTS if column.name != "fact")
+_SCHEMA = FACTS_SCHEMA.append(pa.field("effects", pa.list_(pa.struct(_NESTED))))
+
+
+class DamagedPart(ResultsError):
+    """A part that is cut short, altered, or of another fact than its name says."""
+
+
+def part_path(folder: Path, fact: int) -> Path:
+    """Where the part of a fact lies in a run's folder."""
+    return folder / PARTS / f"fact-{fact:06d}.parquet"
+
+
+def write_part(
+    folder: Path, row: Mapping[str, object], effects: Sequence[Mapping[str, object]]
+) -> tuple[int, str]:
+    """Write one fact with its effects, whole or not at all; returns its number and status.
+
+    Raises InvalidArgument or UnknownName for values that do not fit the tables, ResultsError when the disk refuses.
+    """
+    facts = facts_table(row)
+    fact, status = facts["fact"][0].as_py(), facts["status"][0].as_py()
+    if fact < 1:
+        raise InvalidArgument(f"fact {fact}: facts count from 1")
+    if bool(effects) != (status == "traced"):
+        raise InvalidArgument(
+            f"fact {fact} is {status} and has {len(effects)} effects; only traced facts have any"
+        )
+    table = effects_table(fact, effects).combine_chunks()
+    arrays = [table[field.name].combine_chunks() for field in _NESTED]
+    structs = pa.StructArray.from_arrays(arrays, fields=list(_NESTED))
+    nested = pa.ListArray.from_arrays(pa.array([0, table.num_rows], pa.int32()), structs)
+    with replacing(part_path(folder, fact)) as temporary:
+        pq.write_table(
+            facts.append_column(_SCHEMA.field("effects"), nested), temporary, write_page_checksum=True
+        )
+    return fact, status
+
+
+def read_part(path: Path) -> tuple[pa.Table, pa.Table]:
+    """The facts row and the effects rows of a part. Raises DamagedPart."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedPart(f"{str(path)!r} is damaged; the same command computes it again") from error
+    if not table.schema.equals(_SCHEMA) or table.num_rows != 1 or _number(path) != table["fact"][0].as_py():
+        raise DamagedPart(f"{str(path)!r} is not the part its name says; the same command computes it again")
+    structs = table["effects"].combine_chunks().flatten()
+    numbers = pa.repeat(table["fact"][0], len(structs))
+    effects = pa.Table.from_arrays([numbers, *structs.flatten()], schema=EFFECTS_SCHEMA)
+    return table.drop_columns("effects").cast(FACTS_SCHEMA), effects
+
+
+def read_parts(
+    folder: Path, on_damage: Callable[[Path], None] | None = None
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """The facts and effects of every part, by fact number.
+
+    A damaged part raises DamagedPart, or is handed to `on_damage` and left out.
+    """
+    for path in sorted((folder / PARTS).glob("*.parquet"), key=lambda path: (len(path.name), path.name)):
+        if leftover(path.name):
+            continue
+        try:
+            yield read_part(path)
+        except DamagedPart:
+            if on_damage is None:
+                raise
+            on_damage(path)
+
+
+def _number(path: Path) -> int:
+    digits = path.stem.removeprefix("fact-")
+    return int(digits) if digits.isdecimal() else 0

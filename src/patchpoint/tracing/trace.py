@@ -1,0 +1,227 @@
+"""Causal tracing of one fact: which hidden state, restored into a corrupted run, brings the answer back.
+
+Three runs, as in Meng et al. 2022, section 2: clean; corrupted (noise on the subject's embeddings); and corrupted
+with one state restored to its clean value, the last for every token and layer by one sweep.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from patchpoint.engine import Batch, Edit, Model, Run, Site, Variant, sweep
+from patchpoint.engine.metrics import metric_named
+from patchpoint.engine.sweep import base_values
+from patchpoint.errors import InvalidArgument, UnknownName
+from patchpoint.models.tokens import answer_ids, common_leading, token_texts
+from patchpoint.tasks.prompts import SubjectPrompt
+
+from .noise import NoiseLevel, NoiseLike, gaussian, given
+
+STATES = {"resid": "resid_post", "mlp": "mlp_out", "attn": "attn_out"}
+"""What is restored, as the component whose value it is; MLP and attention outputs over a window of layers."""
+DIRECTIONS = ("restore", "corrupt")
+NOISE, SAMPLES, SEED, WINDOW = "s3", 10, 0, 10
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A causal trace of one prompt. Values are of the metric, a probability in [0, 1] unless said otherwise.
+
+    `samples`, dims (token, layer, sample): the metric with the state at (token, layer) exchanged; `p_corrupt`
+    and `p_clean` are its values without any exchange, the former the mean over `p_corrupt_samples`.
+    """
+
+    prompt: SubjectPrompt
+    answer: str
+    answer_id: int
+    samples: xr.DataArray
+    p_clean: float
+    p_corrupt_samples: tuple[float, ...]
+    noise_std: float | None
+    """Standard deviation of the noise; None for given noise."""
+    settings: dict[str, str | int]
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Text of each token."""
+        return self.prompt.tokens
+
+    @property
+    def starred_tokens(self) -> tuple[str, ...]:
+        """Text of each token, a `*` behind those of the subject."""
+        start, stop = self.subject_span
+        return tuple(text + "*" if start <= i < stop else text for i, text in enumerate(self.tokens))
+
+    @property
+    def subject_span(self) -> tuple[int, int]:
+        """Half-open span of the subject's tokens."""
+        return self.prompt.subject_span
+
+    @property
+    def p_corrupt(self) -> float:
+        """Mean over samples of the corrupted run's metric."""
+        return float(np.mean(self.p_corrupt_samples))
+
+    @property
+    def p_restored(self) -> xr.DataArray:
+        """Mean over samples with the state exchanged, dims (token, layer)."""
+        return self.samples.mean("sample")
+
+    @property
+    def effect(self) -> xr.DataArray:
+        """Indirect effect, dims (token, layer): p_restored - p_corrupt, or - p_clean in direction `corrupt`."""
+        return self._effects.mean("sample")
+
+    @property
+    def effect_se(self) -> xr.DataArray:
+        """Standard error of the effect over the noise samples, dims (token, layer); NaN for a single sample."""
+        n = self.samples.sizes["sample"]
+        return self._effects.std("sample", ddof=1) / n**0.5 if n > 1 else self.effect * np.nan
+
+    @property
+    def total_effect(self) -> float:
+        """p_clean - p_corrupt."""
+        return self.p_clean - self.p_corrupt
+
+    @property
+    def _effects(self) -> xr.DataArray:
+        if self.settings["direction"] == "corrupt":
+            return self.samples - self.p_clean
+        return self.samples - xr.DataArray(np.array(self.p_corrupt_samples), dims="sample")
+
+
+def trace(
+    model: Model,
+    prompt: str,
+    *,
+    subject: str,
+    answer: str | None = None,
+    incorrect: str | None = None,
+    samples: int = SAMPLES,
+    noise: NoiseLike = NOISE,
+    seed: int = SEED,
+    state: str = "resid",
+    window: int = WINDOW,
+    direction: str = "restore",
+    metric: str = "prob",
+    bos: bool | None = None,
+    memory_gib: float | None = None,
+) -> Trace:
+    """Causal trace of one fact over all tokens and layers. Meng et al. 2022, section 2.
+
+    `answer` is the text whose first token is scored (default: the model's own prediction); `incorrect` the
+    other answer of `logit_diff`. `noise` is `sX`, a standard deviation, or an array [samples, subject tokens,
+    d_model] added to the embeddings; the same for every site. `state`: `resid` (after a block), `mlp` or
+    `attn` (outputs over `window` layers centred at each layer). `direction`: `restore` puts clean states into
+    the corrupted run, `corrupt` corrupted states into the clean run.
+    Raises PromptError, InvalidArgument or UnknownName.
+    """
+    _check(state, direction, metric, samples, window)
+    found = SubjectPrompt.from_text(model, prompt, subject=subject, bos=bos)
+    level = None if isinstance(noise, np.ndarray | Tensor) else NoiseLevel.parse(noise)
+    std = None if level is None else level.std_for(model, [found])
+    n_subject = found.subject_span[1] - found.subject_span[0]
+    d_embed = model.hf.get_input_embeddings().weight.shape[1]
+    if level is None:
+        added = given(noise, n_subject, d_embed)  # type: ignore[arg-type]
+    else:
+        added = gaussian(samples, n_subject, d_embed, std, seed)  # type: ignore[arg-type]
+    correct_id, incorrect_id, found = _answers(model, found, answer, incorrect, metric)
+
+    batch = Batch((found.ids,), (correct_id,), None if incorrect_id is None else (incorrect_id,))
+    keep = () if state == "resid" else (STATES[state],)
+    clean = model.run(batch, keep=keep, memory_gib=memory_gib)
+    subject_tokens = Site(0, "embed", tuple(range(*found.subject_span)))
+    corrupt = model.run(
+        batch.repeat(len(added)), edits=[Edit(subject_tokens, "add", added)], keep=keep, memory_gib=memory_gib
+    )
+    if direction == "restore":
+        base, source = corrupt, clean
+    else:
+        base, source = model.run(batch.repeat(len(added)), keep=(), memory_gib=memory_gib), corrupt
+    values = _exchange_each_state(base, source, found.subject_span[0], state, window, metric, memory_gib)
+    return Trace(
+        prompt=found,
+        answer=token_texts(model.tokenizer, [correct_id])[0],
+        answer_id=correct_id,
+        samples=values,
+        p_clean=float(base_values(clean, metric)[0]),
+        p_corrupt_samples=tuple(base_values(corrupt, metric).tolist()),
+        noise_std=std,
+        settings={
+            "model": model.name,
+            "noise": "given" if level is None else level.text,
+            "samples": len(added),
+            "seed": seed,
+            "state": state,
+            "window": 1 if state == "resid" else window,
+            "direction": direction,
+            "metric": metric,
+        },
+    )
+
+
+def _exchange_each_state(
+    base: Run, source: Run, first: int, state: str, window: int, metric: str, memory_gib: float | None
+) -> xr.DataArray:
+    """The metric with each (token, layer) state of `base` replaced by that of `source`.
+
+    Tokens before the first corrupted one are equal in both runs, so they keep the base's value.
+    """
+    n_tokens, n_layers = base.packing.lengths[0], base.model.n_layers
+    variants = [
+        Variant(_exchange(source, token, _layers(state, layer, window, n_layers), STATES[state]))
+        for token in range(first, n_tokens)
+        for layer in range(n_layers)
+    ]
+    untouched = np.broadcast_to(base_values(base, metric).numpy(), (first, n_layers, len(base.batch.tokens)))
+    swept = sweep(base, variants, metric, memory_gib=memory_gib).values.reshape(n_tokens - first, n_layers, -1)
+    return xr.DataArray(
+        np.concatenate([untouched, swept]),
+        dims=("token", "layer", "sample"),
+        coords={"token": np.arange(n_tokens), "layer": np.arange(n_layers)},
+    )
+
+
+def _exchange(source: Run, token: int, layers: range, component: str) -> tuple[Edit, ...]:
+    return tuple(Edit(Site(layer, component, (token,)), "replace", source) for layer in layers)
+
+
+def _layers(state: str, layer: int, window: int, n_layers: int) -> range:
+    """The layers exchanged together: one for `resid`, an interval centred at `layer` for `mlp` and `attn`."""
+    if state == "resid":
+        return range(layer, layer + 1)
+    return range(max(0, layer - window // 2), min(n_layers, layer - window // 2 + window))
+
+
+def _answers(
+    model: Model, prompt: SubjectPrompt, answer: str | None, incorrect: str | None, metric: str
+) -> tuple[int, int | None, SubjectPrompt]:
+    """Answer tokens in context, and the prompt with the tokens that both answers share moved to its end."""
+    if metric == "logit_diff" and incorrect is None:
+        raise InvalidArgument("metric logit_diff compares two answers; give incorrect= as well")
+    if answer is None:
+        if incorrect is not None:
+            raise InvalidArgument("an incorrect answer needs the correct one beside it; give answer= as well")
+        return int(model.run(Batch((prompt.ids,)), keep=()).logits[0].argmax()), None, prompt
+    right = answer_ids(model.tokenizer, prompt.text, answer, prompt.bos).ids
+    if incorrect is None:
+        return right[0], None, prompt
+    wrong = answer_ids(model.tokenizer, prompt.text, incorrect, prompt.bos).ids
+    shared = common_leading(right, wrong)
+    return right[len(shared)], wrong[len(shared)], prompt.continued(model, shared)
+
+
+def _check(state: str, direction: str, metric: str, samples: int, window: int) -> None:
+    if state not in STATES:
+        raise UnknownName("state", state, STATES)
+    if direction not in DIRECTIONS:
+        raise UnknownName("direction", direction, DIRECTIONS)
+    metric_named(metric)
+    if samples < 1:
+        raise InvalidArgument(f"samples must be at least 1, got {samples}")
+    if window < 1:
+        raise InvalidArgument(f"window must be at least 1 layer, got {window}")
