@@ -7,8 +7,8 @@ VOCAB = 97
 MAX_TOKENS = 64
 
 SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-GPT2_STYLE = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": MAX_TOKENS}
-LLAMA_STYLE = {
+GPT2_STYLE: dict[str, object] = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": MAX_TOKENS}
+LLAMA_STYLE: dict[str, object] = {
     "hidden_size": 32,
     "intermediate_size": 56,
     "num_hidden_layers": 3,

@@ -170,8 +170,8 @@ def answer_ids(
     both = encode(tokenizer, prompt + gap + answer, bos).ids
     if both[: len(before)] != before:
         raise PromptError(
-            f"the end of the prompt {prompt[-20:]!r} and the answer {answer!r} share a token, so the prompt's "
-            "ids change with the answer; move the boundary (most often: end the prompt without a space)"
+            f"the end of the prompt {prompt[-20:]!r} and the answer {answer!r} share a token, so the "
+            "prompt's ids change with it; move the boundary (most often: end the prompt without a space)"
         )
     ids = both[len(before) :]
     if not ids or not set(ids).isdisjoint(tokenizer.all_special_ids):

@@ -1,43 +1,63 @@
-"""Pieces that every matplotlib heatmap here is made of: cells, ticks, colour bar, wrapped text, caption.
+"""The parts every matplotlib heatmap here is made of: cells, ticks, colour bar, and their sizes.
 
-All of it runs inside `rc_context(TEXT)`, so a user's own matplotlib settings neither change the figures
-nor are changed by them.
+Figures are built inside `plain_settings()`, so a user's own matplotlib settings neither change them nor
+are changed by them.
 """
 
-import math
-import textwrap
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import font_manager
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from .labels import FONT, drawable, prose
+from .lettering import wrapped
 
-TEXT = {
-    "font.family": FONT,
-    "font.size": 9.0,
-    "text.usetex": False,
-    "text.parse_math": False,
-    "axes.formatter.use_mathtext": False,
-    "axes.linewidth": 0.6,
-    "axes.edgecolor": "#444444",
-    "axes.facecolor": "white",
-    "figure.facecolor": "white",
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-}
-CAPTION_SIZE = 7.5
+TITLE_SIZE = 9.5
+AXIS_SIZE = 9.0
+LABEL_SIZE = 9.0
+BAR_SIZE = 8.5
+BAR_INCHES = 0.95
+LONGEST_BAR = 4.5
+EDGE_INCHES = 0.9
 RECTANGLES = 2000
 TICK_EVERY = 5
-ROW_INCHES = 0.23
-LAYER_INCHES = 0.15
+
+
+def plain_settings() -> AbstractContextManager[None]:
+    """matplotlib settings of every figure here: one known font, and text that is never TeX or mathematics."""
+    return rc_context(
+        {
+            "font.family": FONT,
+            "font.size": AXIS_SIZE,
+            "text.usetex": False,
+            "text.parse_math": False,
+            "axes.formatter.use_mathtext": False,
+            "axes.linewidth": 0.6,
+            "axes.edgecolor": "#444444",
+            "figure.facecolor": "white",
+            "xtick.major.width": 0.6,
+            "ytick.major.width": 0.6,
+        }
+    )
+
+
+def panel_inches(rows: int, layers: int) -> tuple[float, float]:
+    """Width and height of the cells: growing with their number up to a limit, never too small to read."""
+    return min(max(0.15 * layers, 2.6), 7.5), min(max(0.23 * rows, 0.9), 13.0)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that size in inches that keeps its parts from overlapping."""
+    engine = ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.06, wspace=0.03)
+    return Figure(figsize=(width, height), layout=engine)
 
 
 def draw_cells(
@@ -59,6 +79,7 @@ def draw_cells(
         mappable = axes.imshow(cells, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
     axes.set_xlim(-0.5, layers - 0.5)
     axes.set_ylim(rows - 0.5, -0.5)
+    axes.tick_params(length=2.5, pad=2)
     return mappable
 
 
@@ -66,42 +87,28 @@ def layer_ticks(axes: Axes, layers: Sequence[int | str]) -> None:
     """A tick at every TICK_EVERY-th layer, labelled with the layer's own name."""
     ticks = range(0, len(layers), TICK_EVERY)
     axes.set_xticks(ticks, [drawable(prose(str(layers[i]))) for i in ticks], parse_math=False)
-    axes.tick_params(axis="both", length=2.5, pad=2)
 
 
-def colour_bar(figure: Figure, mappable: ScalarMappable, axes: Sequence[Axes], title: str) -> Colorbar:
-    """A colour bar beside `axes`, its title above it in lines that fit."""
-    bar = figure.colorbar(mappable, ax=list(axes), fraction=0.08, aspect=22, pad=0.02)
-    bar.outline.set_linewidth(0.4)  # type: ignore[operator]
-    bar.locator = MaxNLocator(nbins=6)
+def panel_titles(axes: Axes, width: float, *, title: str, axis: str) -> None:
+    """Title above and layer axis title below a panel `width` inches wide, in lines that fit."""
+    axes.set_title(wrapped(prose(title), 72 * width, TITLE_SIZE), size=TITLE_SIZE)
+    axes.set_xlabel(wrapped(prose(axis), 72 * width, AXIS_SIZE), size=AXIS_SIZE)
+
+
+def colour_bar(
+    figure: Figure, mappable: ScalarMappable, panels: Sequence[Axes], height: float, title: str
+) -> None:
+    """A colour bar right of `panels` that are `height` inches high, its title along it in lines that fit."""
+    length = min(height, LONGEST_BAR)
+    bar = figure.colorbar(
+        mappable,
+        ax=list(panels),
+        aspect=72 * length / 10,
+        shrink=length / height,
+        anchor=(0.0, 1.0),
+        fraction=0.1,
+        pad=0.03,
+    )
+    bar.locator = MaxNLocator(nbins=max(2, min(6, int(length / 0.3))))
     bar.ax.tick_params(length=2.5, labelsize=8)
-    bar.set_label(drawable(title), size=8.5)
-    return bar
-
-
-def extent(text: str, size: float) -> float:
-    """Width in points of one line of drawable `text` at font size `size`."""
-    font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties(family=FONT)))
-    font.set_size(size, 72)
-    font.set_text(text, 0.0)
-    return float(font.get_width_height()[0]) / 64
-
-
-def wrapped(text: str, width: float, size: float) -> str:
-    """Drawable `text` broken into lines at most `width` points wide at font size `size`."""
-    columns = max(1, math.ceil(len(text) * width / max(1.0, extent(text, size))))
-    lines = textwrap.wrap(text, columns)
-    while columns > 1 and any(extent(line, size) > width for line in lines):
-        columns -= 1
-        lines = textwrap.wrap(text, columns)
-    return "\n".join(lines)
-
-
-def caption_text(lines: Sequence[str], width: float) -> str:
-    """Caption lines, each wrapped to `width` points, repeated lines once."""
-    return "\n".join(wrapped(drawable(line), width, CAPTION_SIZE) for line in dict.fromkeys(lines))
-
-
-def write_caption(figure: Figure, text: str) -> None:
-    """Put `text` below everything else, flush left."""
-    figure.supxlabel(text, x=0.01, ha="left", fontsize=CAPTION_SIZE, color="#333333", linespacing=1.35)
+    bar.set_label(wrapped(title, 72 * length, BAR_SIZE), size=BAR_SIZE)

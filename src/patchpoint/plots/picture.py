@@ -103,9 +103,10 @@ class TracePicture:
     @property
     def caption(self) -> tuple[str, ...]:
         """Lines that say model, prompt, answer, noise, samples and seed, and both unpatched runs."""
+        prompt = shortened(prose(self.prompt), PROMPT_LIMIT)
         return (
             f"{prose(self.model)}: {patched(self)} at one token",
-            f"Prompt “{shortened(prose(self.prompt), PROMPT_LIMIT)}”, answer “{shortened(visible(self.answer), PROMPT_LIMIT)}”",
+            f"Prompt “{prompt}”, answer “{shortened(visible(self.answer), PROMPT_LIMIT)}”",
             f"{self.measured}: {self.p_clean:.4g} clean, {self.p_corrupt:.4g} corrupted",
             how(self),
         )

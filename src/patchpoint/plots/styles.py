@@ -60,10 +60,10 @@ def symmetric(values: Sequence[Float[np.ndarray, "..."]]) -> tuple[float, float]
 
 
 def layer_axis(settings: Settings) -> str:
-    """Title of the layer axis in plain words, e.g. ``centre of the window of 10 restored MLP outputs``."""
+    """Title of the layer axis in plain words, e.g. ``layer whose residual stream is restored``."""
     name, done = STATES[settings.state], DIRECTIONS[settings.direction]
     if windowed(settings):
-        return f"layer at the centre of the {settings.window} whose {name} is {done}"
+        return f"centre of the {settings.window} layers whose {name} is {done}"
     return f"layer whose {name} is {done}"
 
 
@@ -80,7 +80,9 @@ def rome_axis(settings: Settings) -> str:
 
 def rome_title(settings: Settings) -> str:
     """Title of a panel as in the figures of Meng et al. 2022."""
-    verb, run = {"restore": ("restoring", "corrupted"), "corrupt": ("corrupting", "clean")}[settings.direction]
+    verb, run = {"restore": ("restoring", "corrupted"), "corrupt": ("corrupting", "clean")}[
+        settings.direction
+    ]
     return f"Impact of {verb} {ROME_KINDS[settings.state]} after {run} input"
 
 
@@ -94,7 +96,11 @@ def rome_cells(picture: TracePicture) -> Float[np.ndarray, "token layer"]:
 def rome_limits(pictures: Sequence[TracePicture]) -> tuple[float, float]:
     """From the unpatched run's metric to the furthest patched one."""
     baselines = [picture.baseline for picture in pictures]
-    ends = [float(reduce.reduce(rome_cells(p), axis=None, initial=p.baseline)) for p in pictures for reduce in (np.fmin, np.fmax)]
+    ends = [
+        float(reduce.reduce(rome_cells(p), axis=None, initial=p.baseline))
+        for p in pictures
+        for reduce in (np.fmin, np.fmax)
+    ]
     low, high = min(baselines + ends), max(baselines + ends)
     return (low, high) if low < high else (low, low + 1.0)
 

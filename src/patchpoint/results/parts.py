@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from patchpoint.errors import InvalidArgument, ResultsError
@@ -30,7 +32,8 @@ def write_part(
 ) -> tuple[int, str]:
     """Write one fact with its effects, whole or not at all; returns its number and status.
 
-    Raises InvalidArgument or UnknownName for values that do not fit the tables, ResultsError when the disk refuses.
+    Raises InvalidArgument or UnknownName for values that do not fit the tables, ResultsError when the disk
+    refuses.
     """
     facts = facts_table(row)
     fact, status = facts["fact"][0].as_py(), facts["status"][0].as_py()
@@ -38,25 +41,33 @@ def write_part(
         raise InvalidArgument(f"fact {fact}: facts count from 1")
     if bool(effects) != (status == "traced"):
         raise InvalidArgument(
-            f"fact {fact} is {status} and has {len(effects)} effects; only traced facts have any"
+            f"fact {fact} is {status} with {len(effects)} effects; only traced facts have any"
         )
     table = effects_table(fact, effects).combine_chunks()
+    _require_inside(facts.to_pylist()[0], table)
     arrays = [table[field.name].combine_chunks() for field in _NESTED]
     structs = pa.StructArray.from_arrays(arrays, fields=list(_NESTED))
     nested = pa.ListArray.from_arrays(pa.array([0, table.num_rows], pa.int32()), structs)
+    part = facts.append_column(_SCHEMA.field("effects"), nested)
     with replacing(part_path(folder, fact)) as temporary:
-        pq.write_table(
-            facts.append_column(_SCHEMA.field("effects"), nested), temporary, write_page_checksum=True
-        )
+        pq.write_table(part, temporary, write_page_checksum=True)
     return fact, status
 
 
 def read_part(path: Path) -> tuple[pa.Table, pa.Table]:
-    """The facts row and the effects rows of a part. Raises DamagedPart."""
+    """The facts row and the effects rows of a part.
+
+    Raises DamagedPart when its content is not what was written, OSError when it cannot be read at all.
+    """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        # Read first: a refused read says nothing about the content, which is deleted when it is bad.
+        data = pa.BufferReader(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DamagedPart(f"{str(path)!r} is gone; the same command computes it again") from error
+    try:
+        with pq.ParquetFile(data, page_checksum_verification=True) as file:
             table = file.read()
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise DamagedPart(f"{str(path)!r} is damaged; the same command computes it again") from error
     if not table.schema.equals(_SCHEMA) or table.num_rows != 1 or _number(path) != table["fact"][0].as_py():
         raise DamagedPart(f"{str(path)!r} is not the part its name says; the same command computes it again")
@@ -82,6 +93,22 @@ def read_parts(
             if on_damage is None:
                 raise
             on_damage(path)
+
+
+def _require_inside(row: Mapping[str, Any], effects: pa.Table) -> None:
+    """Raise InvalidArgument when a position of a traced fact is not one of its tokens."""
+    if not effects.num_rows:
+        return
+    fact, n_tokens, start, stop = row["fact"], len(row["tokens"]), row["subject_start"], row["subject_stop"]
+    if len(row["token_ids"]) != n_tokens:
+        raise InvalidArgument(f"fact {fact} has {n_tokens} tokens and {len(row['token_ids'])} token ids")
+    if not 0 <= start <= stop <= n_tokens:
+        raise InvalidArgument(f"fact {fact}: subject span {start}:{stop} is not within its {n_tokens} tokens")
+    lowest, highest = (bound.as_py() for bound in pc.min_max(effects["token"]).values())
+    if lowest < 0 or highest >= n_tokens or pc.min(effects["layer"]).as_py() < 0:
+        raise InvalidArgument(
+            f"fact {fact} has an effect at a token or layer that is not there; both count from 0"
+        )
 
 
 def _number(path: Path) -> int:

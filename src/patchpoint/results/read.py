@@ -15,9 +15,9 @@ import xarray as xr
 
 from patchpoint.errors import InvalidArgument, ResultsError, UnknownName
 
-from .parts import DamagedPart, read_parts
+from .parts import read_parts
 from .provenance import RunRecord, read_record
-from .schema import EFFECTS, EFFECTS_SCHEMA, FACTS_SCHEMA
+from .schema import EFFECTS_SCHEMA, FACTS_SCHEMA
 from .store import EFFECTS_FILE, FACTS_FILE, damage
 
 MEASURES = ("effect", "effect_se", "p_restored")
@@ -25,7 +25,7 @@ MEASURES = ("effect", "effect_se", "p_restored")
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A run on disk: its `record`, and the tables `facts` and `effects` (columns: see `schema`), by fact number.
+    """A run on disk: its `record`, and the tables `facts` and `effects` (see `schema`), by fact number.
 
     Of a run that is not finished, the facts done so far. Iterating gives the facts' rows as mappings.
     """
@@ -59,7 +59,7 @@ class SavedRun:
         return [t + "*" if start <= i < stop else t for i, t in enumerate(row["tokens"] or [])]
 
     def effect(self, number: int) -> xr.DataArray:
-        """Indirect effects of one fact in the run's metric, shape (token, layer); NaN where none was measured.
+        """Indirect effects of one fact in the run's metric, shape (token, layer); NaN where not measured.
 
         Raises InvalidArgument when the fact is unknown or was not traced.
         """
@@ -78,13 +78,9 @@ class SavedRun:
         part = self.effects.slice(*self._rows[number])
         token, layer = part["token"].to_numpy(), part["layer"].to_numpy()
         text = self.tokens(number)
-        values = np.full((max(len(text), token.max() + 1), self._layers), np.nan, np.float32)
+        values = np.full((len(text), self._layers), np.nan, np.float32)
         values[token, layer] = part[name].to_numpy()
-        coords = {
-            "token": np.arange(values.shape[0]),
-            "layer": np.arange(values.shape[1]),
-            "text": ("token", text),
-        }
+        coords = {"token": range(len(text)), "layer": range(self._layers), "text": ("token", text)}
         return xr.DataArray(values, coords, ("token", "layer"), name)
 
     def require_model(self, model_fingerprint: str, tokenizer_fingerprint: str) -> None:
@@ -96,8 +92,8 @@ class SavedRun:
         for what, saved, now in pairs:
             if saved != now:
                 raise ResultsError(
-                    f"the results in {str(self.folder)!r} are of the {what} {saved} ({self.record.model}), not {now}; "
-                    f"load the {what} they were made with"
+                    f"the results in {str(self.folder)!r} were made with {self.record.model}, {what} {saved}; "
+                    f"got {what} {now}; load the one they were made with"
                 )
 
     @cached_property
@@ -129,15 +125,18 @@ def open_run(folder: str | os.PathLike[str]) -> SavedRun:
     folder = Path(folder)
     record = read_record(folder)
     if record.status != "finished":
-        return SavedRun(folder, record, *_unfinished(folder))
+        tables = _unfinished(folder)
+        # A run that finishes meanwhile takes its parts away.
+        record = read_record(folder)
+        if record.status != "finished":
+            return SavedRun(folder, record, *tables)
     wrong = damage(folder, record)
     if wrong is not None:
-        raise ResultsError(f"{wrong}; run the same command again, or restore the file")
+        raise ResultsError(f"{wrong}; restore the file, or delete the folder and run again")
     try:
-        tables = [_table(folder / name) for name in (FACTS_FILE, EFFECTS_FILE)]
+        return SavedRun(folder, record, _table(folder / FACTS_FILE), _table(folder / EFFECTS_FILE))
     except (OSError, pa.ArrowException) as error:
         raise ResultsError(f"cannot read the tables in {str(folder)!r}: {_line(error)}") from error
-    return SavedRun(folder, record, *tables)
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,8 @@ FACTS_SCHEMA = arrow_schema(FACTS)
 def facts_table(row: Mapping[str, object]) -> pa.Table:
     """One row of the facts table from a mapping; columns left out are null.
 
-    Raises UnknownName for a column that is not there, InvalidArgument for a value of the wrong kind, an unknown
-    status, a traced fact without its measurements, and text that is not valid Unicode.
+    Raises UnknownName for an unknown column or status, InvalidArgument for a value of the wrong kind, text
+    that is not valid Unicode, and a traced fact without its measurements.
     """
     _known(row)
     if row.get("status") not in STATUSES:
@@ -82,7 +82,7 @@ def facts_table(row: Mapping[str, object]) -> pa.Table:
 
 
 def effects_table(fact: int, rows: Sequence[Mapping[str, object]]) -> pa.Table:
-    """Rows of the effects table for one fact, ordered by token and layer; each row has every column but `fact`.
+    """Rows of the effects table for one fact, ordered by token and layer; `fact` may be left out of `rows`.
 
     Raises UnknownName for a column that is not there, InvalidArgument for missing or repeated values.
     """
@@ -92,9 +92,7 @@ def effects_table(fact: int, rows: Sequence[Mapping[str, object]]) -> pa.Table:
             _known(row, EFFECTS)
             raise InvalidArgument(f"an effect of fact {fact} lacks {', '.join(sorted(names - row.keys()))}")
         if row.get("fact", fact) != fact:
-            raise InvalidArgument(
-                f"an effect of fact {row['fact']} was given with fact {fact}; keep them apart"
-            )
+            raise InvalidArgument(f"an effect of fact {row['fact']} was given with fact {fact}")
     table = _table([{**row, "fact": fact} for row in rows], EFFECTS_SCHEMA)
     empty = [name for name in table.column_names if table[name].null_count]
     if empty:
@@ -115,14 +113,9 @@ def grid_rows(effect: ArrayLike, effect_se: ArrayLike, p_restored: ArrayLike) ->
     shapes = {array.shape for array in arrays}
     if len(shapes) != 1 or arrays[0].ndim != 2:
         raise InvalidArgument(f"effects need three arrays of one shape (token, layer); got {sorted(shapes)}")
-    return [
-        {
-            "token": token,
-            "layer": layer,
-            **{n: float(a[token, layer]) for n, a in zip(names, arrays, strict=True)},
-        }
-        for token, layer in np.ndindex(arrays[0].shape)
-    ]
+    tokens, layers = (axis.ravel().tolist() for axis in np.indices(arrays[0].shape))
+    columns = [tokens, layers, *(array.ravel().tolist() for array in arrays)]
+    return [dict(zip(("token", "layer", *names), row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _known(row: Mapping[str, object], columns: Sequence[Column] = FACTS) -> None:

@@ -78,8 +78,8 @@ class Store:
     def finish(self) -> RunRecord:
         """Join the parts into effects.parquet and facts.parquet, ordered by fact; returns the final record.
 
-        The same facts give the same bytes whatever the order and the interruptions. The run is marked finished
-        when both tables are on disk, and only then are the parts removed. Raises ResultsError.
+        The same facts give the same bytes whatever the order and the interruptions. The run is marked
+        finished when both tables are on disk, and only then are the parts removed. Raises ResultsError.
         """
         self._require_open()
         if self.record.status == "finished":
@@ -96,9 +96,8 @@ class Store:
             return
         try:
             if self.record.status != "finished":
-                with suppress(
-                    ResultsError
-                ):  # the mark is a courtesy: a full disk must not hide the first error
+                # The mark is a courtesy: a full disk must not hide the error that ended the run.
+                with suppress(ResultsError):
                     self._mark(status="interrupted")
         finally:
             self._held.release()
@@ -175,7 +174,7 @@ def _usable_parts(folder: Path) -> dict[int, str]:
         for path in (*folder.iterdir(), *(folder / PARTS).iterdir()):
             if leftover(path.name):
                 path.unlink()
-        whole = read_parts(folder, on_damage=Path.unlink)
+        whole = read_parts(folder, on_damage=lambda path: path.unlink(missing_ok=True))
         return {facts["fact"][0].as_py(): facts["status"][0].as_py() for facts, _ in whole}
     except OSError as error:
         raise ResultsError(

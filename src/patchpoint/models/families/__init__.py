@@ -67,7 +67,3 @@ def _refuse_unreproducible(model: PreTrainedModel) -> None:
         raise ModelError(
             f"{name} has config.use_bidirectional_attention=True; only causal attention is supported"
         )
-    if getattr(config, "is_heterogeneous", False):
-        raise ModelError(
-            f"{name} has config.per_layer_config; only models whose layers share one config are supported"
-        )

@@ -1,0 +1,186 @@
+"""`patchpoint results`: what a run holds, and SQL over it."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import xarray as xr
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from patchpoint.results import Answer, RunRecord, SavedRun, open_run
+from patchpoint.results import query as run_query
+from patchpoint.tracing.roles import average_by_role
+
+app = typer.Typer(help="Look into the results of a run.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(help="The run's folder, as given to --out.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+REASONS_SHOWN = 10
+
+
+@app.command()
+def show(folder: Folder, as_json: AsJson = False) -> None:
+    """Settings, counts, and the average effect by token role.
+
+    Example: patchpoint results show runs/gaussian
+    """
+    saved = open_run(folder)
+    roles = _roles(saved)
+    left_out = [row for row in saved if row["status"] != "traced"]
+    if as_json:
+        _print_json(
+            {
+                "folder": str(folder),
+                "run": saved.record.model_dump(mode="json"),
+                "roles": None if roles is None else _roles_json(roles),
+                "not_traced": [
+                    {name: row[name] for name in ("fact", "status", "reason")} for row in left_out
+                ],
+            }
+        )
+        return
+    console = Console()
+    console.print(_settings(folder, saved))
+    if roles is not None:
+        console.print(_role_table(roles, str(saved.record.arguments.get("metric", "prob"))))
+    if left_out:
+        console.print(_left_out_table(left_out))
+
+
+@app.command()
+def query(
+    folder: Folder,
+    sql: Annotated[str, typer.Argument(help="SQL over the tables effects and facts.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Ask a run a question in SQL (DuckDB).
+
+    Example: patchpoint results query runs/gaussian "SELECT layer, avg(effect) FROM effects GROUP BY layer"
+    """
+    answer = run_query(folder, sql)
+    if as_json:
+        _print_json({"columns": answer.columns, "rows": answer.rows})
+    else:
+        Console().print(_answer_table(answer))
+
+
+def _roles(saved: SavedRun) -> xr.Dataset | None:
+    """Average effects by role, or None when nothing was traced yet.
+
+    The marks come from the stored spans, so a prompt that itself holds a `*` is read right.
+    """
+    traced = saved.traced()
+    if not traced:
+        return None
+    marks = []
+    for row in map(saved.fact, traced):
+        span = range(row["subject_start"], row["subject_stop"])
+        marks.append(["*" if position in span else "" for position in range(len(row["tokens"]))])
+    return average_by_role([saved.effect(number) for number in traced], marks)
+
+
+def _roles_json(roles: xr.Dataset) -> dict[str, Any]:
+    return {
+        str(role): {name: roles[name].sel(role=role).values.tolist() for name in ("mean", "std", "count")}
+        for role in roles["role"].values
+    }
+
+
+def _settings(folder: Path, saved: SavedRun) -> Table:
+    record = saved.record
+    table = Table("setting", "value", title=_text(folder))
+    rows: list[tuple[str, object]] = [
+        ("status", _status(record)),
+        ("facts", ", ".join(f"{number} {name}" for name, number in _counted(saved).items())),
+        ("command", record.command),
+        *((name, json.dumps(value, ensure_ascii=False)) for name, value in sorted(record.arguments.items())),
+        ("seed", record.seed),
+        ("model", f"{record.model} ({record.model_fingerprint})"),
+        ("tokenizer", record.tokenizer_fingerprint),
+        ("facts file", record.facts_sha256 or "none"),
+        ("device, dtype", f"{record.device}, {record.dtype}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
+        ("commit", _commit(record)),
+        ("started", record.started.isoformat(timespec="seconds")),
+        ("finished", record.finished.isoformat(timespec="seconds") if record.finished else "not yet"),
+        ("continued", f"{len(record.resumed)} times"),
+    ]
+    seen: set[str] = set()
+    for name, value in rows:
+        if name not in seen:
+            table.add_row(_text(name), _text(value))
+        seen.add(name)
+    return table
+
+
+def _counted(saved: SavedRun) -> dict[str, int]:
+    found = {"traced": 0, "skipped": 0, "malformed": 0}
+    for status in saved.facts["status"].to_pylist():
+        found[status] += 1
+    return found
+
+
+def _status(record: RunRecord) -> str:
+    if record.status == "running":
+        return "running, or killed: then the same command continues it"
+    return record.status
+
+
+def _commit(record: RunRecord) -> str:
+    if record.git_commit is None:
+        return "not a checkout"
+    return f"{record.git_commit}{' with changes' if record.git_dirty else ''}"
+
+
+def _role_table(roles: xr.Dataset, metric: str) -> Table:
+    table = Table("role", "tokens", "peak layer", "mean", "std", title=_text(f"indirect effect ({metric})"))
+    for role in roles["role"].values:
+        mean, std, count = (roles[name].sel(role=role) for name in ("mean", "std", "count"))
+        if mean.notnull().any():
+            layer = int(mean.argmax("layer"))
+            numbers = f"{float(mean[layer]):.4f}", f"{float(std[layer]):.4f}"
+            table.add_row(str(role), str(int(count[layer])), str(int(mean["layer"][layer])), *numbers)
+        else:
+            table.add_row(str(role), "0", "", "", "")
+    return table
+
+
+def _left_out_table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table("fact", "status", "reason", title="not traced")
+    for row in rows[:REASONS_SHOWN]:
+        table.add_row(str(row["fact"]), row["status"], _text(row["reason"] or ""))
+    if len(rows) > REASONS_SHOWN:
+        table.caption = f"and {len(rows) - REASONS_SHOWN} more; --json lists all"
+    return table
+
+
+def _answer_table(answer: Answer) -> Table:
+    table = Table(*(_text(column) for column in answer.columns))
+    for row in answer.rows:
+        table.add_row(*(_text(value) for value in row))
+    return table
+
+
+def _text(value: object) -> Text:
+    """Any value as literal text: no markup, and control characters, which could drive a terminal, spelled out."""
+    return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value)))
+
+
+def _print_json(document: object) -> None:
+    typer.echo(json.dumps(_plain(document), ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: object) -> object:
+    """A value as JSON has it: NaN and infinity become null, dates and decimals their text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
