@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,7 +99,7 @@ def _settings(folder: Path, saved: SavedRun) -> Table:
         ("status", _status(record)),
         ("facts", ", ".join(f"{number} {name}" for name, number in _counted(saved).items())),
         ("command", record.command),
-        *((name, json.dumps(value, ensure_ascii=False)) for name, value in sorted(record.arguments.items())),
+        *_arguments(record),
         ("seed", record.seed),
         ("model", f"{record.model} ({record.model_fingerprint})"),
         ("tokenizer", record.tokenizer_fingerprint),
@@ -108,14 +109,21 @@ def _settings(folder: Path, saved: SavedRun) -> Table:
         ("commit", _commit(record)),
         ("started", record.started.isoformat(timespec="seconds")),
         ("finished", record.finished.isoformat(timespec="seconds") if record.finished else "not yet"),
-        ("continued", f"{len(record.resumed)} times"),
+        ("continuations", len(record.resumed)),
     ]
-    seen: set[str] = set()
     for name, value in rows:
-        if name not in seen:
-            table.add_row(_text(name), _text(value))
-        seen.add(name)
+        table.add_row(_text(name), _text(value))
     return table
+
+
+def _arguments(record: RunRecord) -> list[tuple[str, object]]:
+    """The arguments that have no row of their own."""
+    own = {"seed", "model", "device", "dtype"}
+    return [
+        (name, json.dumps(value, ensure_ascii=False))
+        for name, value in sorted(record.arguments.items())
+        if name not in own
+    ]
 
 
 def _counted(saved: SavedRun) -> dict[str, int]:
@@ -160,14 +168,16 @@ def _left_out_table(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _answer_table(answer: Answer) -> Table:
-    table = Table(*(_text(column) for column in answer.columns))
+    table = Table()
+    for column in answer.columns:
+        table.add_column(_text(column))
     for row in answer.rows:
-        table.add_row(*(_text(value) for value in row))
+        table.add_row(*(_text(f"{value:.6g}" if isinstance(value, float) else value) for value in row))
     return table
 
 
 def _text(value: object) -> Text:
-    """Any value as literal text: no markup, and control characters, which could drive a terminal, spelled out."""
+    """Any value as literal text: no markup, and control characters, which drive terminals, spelled out."""
     return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value)))
 
 
@@ -176,11 +186,11 @@ def _print_json(document: object) -> None:
 
 
 def _plain(value: object) -> object:
-    """A value as JSON has it: NaN and infinity become null, dates and decimals their text."""
+    """A value as JSON has it: NaN and infinity become null, dates and bytes their text."""
     if isinstance(value, dict):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+    if isinstance(value, float | Decimal):
+        return float(value) if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -13,9 +13,7 @@ DROPOUTS = ("p", "dropout", "attention_dropout", "activation_dropout", "attn_dro
 
 
 def check_model(hf: PreTrainedModel) -> None:
-    """Refuse a model without logits, spread over devices, with dropout at work, or with a NaN or Inf."""
-    if hf.get_output_embeddings() is None:
-        raise ModelError(f"{type(hf).__name__} has no unembedding; load it by AutoModelForCausalLM")
+    """Refuse a model spread over devices, with dropout at work, or with a NaN or Inf."""
     devices = sorted({str(parameter.device) for parameter in hf.parameters()})
     if len(devices) > 1 or devices == ["meta"]:
         raise ModelError(f"the weights lie on {', '.join(devices)}; put the whole model on one device")

@@ -112,3 +112,9 @@ def colour_bar(
     bar.locator = MaxNLocator(nbins=max(2, min(6, int(length / 0.3))))
     bar.ax.tick_params(length=2.5, labelsize=8)
     bar.set_label(wrapped(title, 72 * length, BAR_SIZE), size=BAR_SIZE)
+
+
+def settle(figure: Figure) -> None:
+    """Fix where everything is, so that saving a figure again, or in another format, moves nothing."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")

@@ -23,6 +23,7 @@ from .cells import (
     panel_inches,
     panel_titles,
     plain_settings,
+    settle,
 )
 from .labels import drawable, in_span, token_labels
 from .lettering import caption_inches, caption_text, extent, write_caption
@@ -89,6 +90,7 @@ def _drawn(pictures: Sequence[TracePicture], look: Style) -> Figure:
             colour_bar(figure, mappable, group, height, look.bar(picture))
             group = []
     write_caption(figure, caption)
+    settle(figure)
     return figure
 
 

@@ -22,6 +22,7 @@ from .cells import (
     panel_inches,
     panel_titles,
     plain_settings,
+    settle,
 )
 from .labels import drawable
 from .lettering import caption_inches, caption_text, extent, write_caption
@@ -80,6 +81,7 @@ def role_heatmap(picture: RolePicture, *, style: str = "patchpoint") -> Figure:
         _name_empty_rows(means, picture.mean, picture)
         _name_empty_rows(deviations, picture.std, picture)
         write_caption(figure, caption)
+    settle(figure)
     return figure
 
 

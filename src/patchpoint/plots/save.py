@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 
 from patchpoint.errors import ResultsError, UnknownName
 
+from .cells import plain_settings
+
 DPI = 200
 # matplotlib writes the time of day and, in SVG, random ids unless told otherwise.
 FORMATS: dict[str, dict[str, str | None]] = {
@@ -29,12 +31,15 @@ def save(figure: Figure, path: str | PathLike[str]) -> Path:
     if suffix not in FORMATS:
         raise UnknownName("picture format", suffix, FORMATS)
     page = BytesIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "patchpoint", "pdf.fonttype": 42}):
+    with (
+        plain_settings(),
+        rc_context({"svg.fonttype": "none", "svg.hashsalt": "patchpoint", "pdf.fonttype": 42}),
+    ):
         figure.savefig(page, format=suffix[1:], dpi=DPI, metadata=FORMATS[suffix])
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(page.getvalue())
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ResultsError(f"cannot write picture {str(target)!r}: {reason}; give another path") from None
     return target

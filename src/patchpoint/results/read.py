@@ -92,8 +92,8 @@ class SavedRun:
         for what, saved, now in pairs:
             if saved != now:
                 raise ResultsError(
-                    f"the results in {str(self.folder)!r} were made with {self.record.model}, {what} {saved}; "
-                    f"got {what} {now}; load the one they were made with"
+                    f"the results in {str(self.folder)!r} were made with {self.record.model}, "
+                    f"{what} {saved}; got {what} {now}; load the one they were made with"
                 )
 
     @cached_property
@@ -183,4 +183,5 @@ def _unfinished(folder: Path) -> tuple[pa.Table, pa.Table]:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    """An error in one line, without the traceback that DuckDB appends to some."""
+    return " ".join(str(error).partition("Traceback (most recent")[0].split())

@@ -90,7 +90,8 @@ def effects_table(fact: int, rows: Sequence[Mapping[str, object]]) -> pa.Table:
     for row in rows:
         if row.keys() | {"fact"} != names:
             _known(row, EFFECTS)
-            raise InvalidArgument(f"an effect of fact {fact} lacks {', '.join(sorted(names - row.keys()))}")
+            missing = sorted(names - row.keys() - {"fact"})
+            raise InvalidArgument(f"an effect of fact {fact} lacks {', '.join(missing)}")
         if row.get("fact", fact) != fact:
             raise InvalidArgument(f"an effect of fact {row['fact']} was given with fact {fact}")
     table = _table([{**row, "fact": fact} for row in rows], EFFECTS_SCHEMA)

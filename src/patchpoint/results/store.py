@@ -58,9 +58,9 @@ class Store:
             raise
         return cls(folder, record, status, held)
 
-    def done(self) -> set[int]:
-        """Numbers of the facts that are safely on disk, whatever their status."""
-        return set(self._status)
+    def statuses(self) -> dict[int, str]:
+        """Status by number of the facts that are safely on disk."""
+        return dict(self._status)
 
     def write(self, fact_row: Mapping[str, object], effects: Sequence[Mapping[str, object]] = ()) -> None:
         """Keep one fact: a row of the `facts` table and its rows of the `effects` table (see `schema`).
@@ -144,6 +144,9 @@ def _begin(folder: Path, record: RunRecord) -> tuple[RunRecord, dict[int, str]]:
             if not (folder / PARTS).is_dir():
                 raise ResultsError(f"{wrong}; delete the folder and run again, or use another --out")
         record = saved.continued(record)
+    else:
+        # First of all: a folder killed with parts but no record would be refused as someone's work.
+        write_record(folder, record)
     status = _usable_parts(folder)
     record = record.with_(counts=_counts(status), outputs={})
     write_record(folder, record)
