@@ -6,6 +6,7 @@ from .engine import Model as Model
 from .engine import Run as Run
 from .engine import Site as Site
 from .engine import Variant as Variant
+from .engine import load as load
 from .engine import sweep as sweep
 from .errors import PatchpointError as PatchpointError
 from .tasks.prompts import Prompts as Prompts

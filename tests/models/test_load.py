@@ -160,7 +160,7 @@ def test_truncated_safetensors(saved, kept):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "cannot read"), ("[]", "not an object"), ("{}", "no model_type"), ('{"model_type": 5}', "5")],
+    [("{", "cannot read"), ("[]", "not an object"), ("{}", "no model_type"), ('{"model_type": ["llama"]}', "no model_type")],
 )
 def test_bad_config(saved, text, said):
     (saved / "config.json").write_text(text)
@@ -296,7 +296,7 @@ def test_a_loaded_model_is_not_moved_or_converted(llama):
     tokenizer = word_tokenizer()
     assert load(llama, tokenizer=tokenizer, device="cpu", dtype="float32").hf is llama
     assert "convert it first" in refusal(InvalidArgument, llama, tokenizer=tokenizer, dtype="float16")
-    assert "needs" in refusal(InvalidArgument, llama) or "give tokenizer=" in refusal(InvalidArgument, llama)
+    assert "give tokenizer=" in refusal(InvalidArgument, llama)
     assert "got str" in refusal(InvalidArgument, llama, tokenizer="gpt2")
     assert llama.dtype == torch.float32
 

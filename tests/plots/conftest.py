@@ -31,7 +31,7 @@ def trace_picture() -> Callable[..., TracePicture]:
             "tokens": tokens,
             "layers": labels,
             "model": "smollm2-135m",
-            "prompt": "".join(tokens),
+            "prompt": "".join(map(str, tokens)),
             "answer": " Paris",
             "noise": "s3 (std 0.112)",
             "samples": 10,

@@ -224,7 +224,7 @@ def test_caption_and_axis_title_do_not_overlap(trace_picture):
     assert caption.get_window_extent().y1 <= figure.axes[0].xaxis.label.get_window_extent().y0
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(st.characters(exclude_categories=()), max_size=12), min_size=1, max_size=12))
 def test_any_token_text_is_drawn_literally_and_without_a_warning(trace_picture, tokens):
     picture = trace_picture(tuple(tokens), 6, answer=tokens[0], model=tokens[-1], noise=tokens[0])

@@ -1,0 +1,1 @@
+"""The claims about speed and memory, each as a ratio measured in one process."""

@@ -13,7 +13,11 @@ from patchpoint.engine import Model
 
 @torch.no_grad()
 def hook_loop_trace(
-    model: Model, ids: tuple[int, ...], subject_span: tuple[int, int], noise: Float[Tensor, "sample token d_embed"], answer: int
+    model: Model,
+    ids: tuple[int, ...],
+    subject_span: tuple[int, int],
+    noise: Float[Tensor, "sample token d_embed"],
+    answer: int,
 ) -> Float[Tensor, "token layer sample"]:
     """Probability of the answer with each residual state restored: samples of one site are one batch."""
     hf, device = model.hf, model.device
@@ -30,7 +34,7 @@ def hook_loop_trace(
             with _hooks([corrupt, (block, _restore(clean[layer], token))]):
                 logits = hf(batch).logits[:, -1]
             rows.append(logits.float().softmax(-1)[:, answer])
-    return torch.stack(rows).unflatten(0, (len(ids), len(blocks)))
+    return torch.stack(rows).view(len(ids), len(blocks), -1)
 
 
 Hook = Any

@@ -25,7 +25,11 @@ class BlockCost:
 def block_cost(model: Model) -> BlockCost:
     """Costs of the model's first block, from the sizes of its weight matrices."""
     block = model.adapter.blocks[0]
-    d_model, width, kv_width = model.d_model, block.n_heads * block.d_head, 2 * block.n_kv_heads * block.d_head
+    d_model, width, kv_width = (
+        model.d_model,
+        block.n_heads * block.d_head,
+        2 * block.n_kv_heads * block.d_head,
+    )
     matrices = sum(p.numel() for p in block.layer.parameters() if p.ndim == 2)
     q, kv = 2 * d_model * width, 2 * d_model * kv_width
     return BlockCost(q, kv, 2 * matrices - q - kv, 4 * width)
@@ -42,7 +46,10 @@ def heatmap_flops(model: Model, n_tokens: int, first: int, samples: int) -> int:
     cost, n_layers = block_cost(model), model.n_layers
     softmax_row = 2 * model.d_model * model.d_vocab
     sites = sum(
-        sum(_block_flops(cost, n_tokens, token, layer + 1, above, n_layers) for above in range(layer + 1, n_layers))
+        sum(
+            _block_flops(cost, n_tokens, token, layer + 1, above, n_layers)
+            for above in range(layer + 1, n_layers)
+        )
         + softmax_row
         for token in range(first, n_tokens)
         for layer in range(n_layers - 1)

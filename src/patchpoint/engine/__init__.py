@@ -3,6 +3,7 @@
 from .batch import Batch as Batch
 from .metrics import METRICS as METRICS
 from .model import Model as Model
+from .model import load as load
 from .run import Run as Run
 from .sites import COMPONENTS as COMPONENTS
 from .sites import Edit as Edit

@@ -26,7 +26,9 @@ class Batch:
                 raise PromptError(f"prompt {number} is empty; give at least one token")
         for name, answers in (("correct", self.correct), ("incorrect", self.incorrect)):
             if answers is not None and len(answers) != len(self.tokens):
-                raise InvalidArgument(f"{len(answers)} {name} answers for {len(self.tokens)} prompts; give one each")
+                raise InvalidArgument(
+                    f"{len(answers)} {name} answers for {len(self.tokens)} prompts; give one each"
+                )
 
     def repeat(self, times: int) -> "Batch":
         """Every prompt `times` times, copies side by side."""
@@ -75,7 +77,9 @@ class Packing:
         return [offset + length - 1 for offset, length in zip(self.offsets, self.lengths, strict=True)]
 
 
-def packed_ids(batch: Batch, packing: Packing, device: torch.device) -> tuple[Int[Tensor, " row"], Int[Tensor, " row"]]:
+def packed_ids(
+    batch: Batch, packing: Packing, device: torch.device
+) -> tuple[Int[Tensor, " row"], Int[Tensor, " row"]]:
     """Token ids and positions of all packed rows."""
     ids = [i for prompt in packing.order for i in batch.tokens[prompt]]
     positions = [p for prompt in packing.order for p in range(packing.lengths[prompt])]

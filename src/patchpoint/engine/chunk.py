@@ -9,7 +9,7 @@ from torch import Tensor
 
 from patchpoint.models.families import Rotary
 
-from .edits import Change, RowEdit, row_edits
+from .edits import Placed, RowEdit, row_edits
 from .memory import even_cuts
 from .packed import Piece, after_attention, block_step, heads, last_step
 from .plan import Group
@@ -47,7 +47,7 @@ def final_resid(base: Run, groups: Sequence[Group]) -> Float[Tensor, "unit d_mod
     state = like.new_empty((last.state_start + len(last.units) * last.width, like.shape[1]))
     final = like.new_empty((last.unit_start + len(last.units), like.shape[1]))
     _enter(base, groups, -1, state)
-    for layer, block in enumerate(blocks[:-1]):
+    for layer in range(len(blocks) - 1):
         edits = _edits_at_work(base, groups, layer)
         for slabs in _tiles(base, groups, layer):
             _step(base, layer, slabs, state, edits)
@@ -58,7 +58,9 @@ def final_resid(base: Run, groups: Sequence[Group]) -> Float[Tensor, "unit d_mod
         rotary, pieces = _angles(base, slabs), _pieces(base, layer, slabs)
         starts = _slab_starts([slab.units for slab in slabs])
 
-        def visit(component: str, rows: Tensor, slabs: list[Slab] = slabs, starts: list[int] = starts) -> None:
+        def visit(
+            component: str, rows: Tensor, slabs: list[Slab] = slabs, starts: list[int] = starts
+        ) -> None:
             for edit in edits.get(component, ()):
                 for slab, start in zip(slabs, starts, strict=True):
                     edit.apply(rows, slab.group.unit_start + slab.first_unit, slab.units, start)
@@ -81,7 +83,9 @@ def _step(base: Run, layer: int, slabs: list[Slab], state: Tensor, edits: StageE
                 edit.apply(rows, slab.state_start, slab.n_rows, start)
 
     resid = _gathered(state, slabs)
-    block_step(base.model.adapter.blocks[layer], resid, _angles(base, slabs), _pieces(base, layer, slabs), visit)
+    block_step(
+        base.model.adapter.blocks[layer], resid, _angles(base, slabs), _pieces(base, layer, slabs), visit
+    )
     if len(slabs) > 1:
         for slab, start in zip(slabs, starts, strict=True):
             state[slab.state_start : slab.state_start + slab.n_rows] = resid[start : start + slab.n_rows]
@@ -159,24 +163,28 @@ def _edits_at_work(base: Run, groups: Sequence[Group], layer: int) -> StageEdits
     return row_edits(base.model, found)
 
 
-def _placed(base: Run, group: Group, index: int, layer: int) -> list[tuple[Change, int, list[int]]]:
-    """A unit's changes in one block, each with its order and its rows: of the state, or its one row behind the last block."""
+def _placed(base: Run, group: Group, index: int, layer: int) -> list[Placed]:
+    """A unit's changes in one block, in order, with their rows: of the state; behind the last block its one row."""
     changes = [change for change in group.units[index].changes if change.layer == layer]
     if layer == base.model.n_layers - 1:
         return [(change, order, [group.unit_start + index]) for order, change in enumerate(changes)]
-    return [(change, order, group.state_rows(index, change.positions)) for order, change in enumerate(changes)]
+    return [
+        (change, order, group.state_rows(index, change.positions)) for order, change in enumerate(changes)
+    ]
 
 
 def _enter(base: Run, groups: Sequence[Group], layer: int, rows: Tensor) -> None:
     """Units that first differ in this block: the base's stream behind it, then their own changed tokens."""
-    entering: list[tuple[Change, int, list[int]]] = []
+    entering: list[Placed] = []
     last = layer == base.model.n_layers - 1
     for group in groups:
         first, end = group.entered_before(layer), group.entered_before(layer + 1)
         if first == end:
             continue
         slab = Slab(group, first, end - first)
-        taken = base.resid[layer + 1][_base_rows(base, slab, group.n_tokens - 1 if last else group.first, group.n_tokens).flatten()]
+        taken = base.resid[layer + 1][
+            _base_rows(base, slab, group.n_tokens - 1 if last else group.first, group.n_tokens).flatten()
+        ]
         start = group.unit_start + first if last else slab.state_start
         rows[start : start + len(taken)] = taken
         for index in range(first, end):
@@ -184,17 +192,23 @@ def _enter(base: Run, groups: Sequence[Group], layer: int, rows: Tensor) -> None
     inside = [item for item in entering if item[0].stage != "resid_post"]
     if inside:
         _enter_inside(base, layer, rows, inside)
-    for edit in row_edits(base.model, [item for item in entering if item[0].stage == "resid_post"]).get("resid_post", ()):
+    for edit in row_edits(base.model, [item for item in entering if item[0].stage == "resid_post"]).get(
+        "resid_post", ()
+    ):
         edit.apply(rows, 0, len(rows), 0)
 
 
-def _enter_inside(base: Run, layer: int, rows: Tensor, changes: list[tuple[Change, int, list[int]]]) -> None:
+def _enter_inside(base: Run, layer: int, rows: Tensor, changes: list[Placed]) -> None:
     """Recompute the changed tokens alone from the point in the block where they change.
 
     Other tokens cannot see the change before the next block's attention.
     """
     places = sorted(
-        {(row, base.packing.offsets[c.prompt] + p) for c, _, at in changes for row, p in zip(at, c.positions, strict=True)}
+        {
+            (row, base.packing.offsets[c.prompt] + p)
+            for c, _, at in changes
+            for row, p in zip(at, c.positions, strict=True)
+        }
     )
     compact = {row: number for number, (row, _) in enumerate(places)}
     source = torch.tensor([base_row for _, base_row in places], device=rows.device)
@@ -219,9 +233,10 @@ def _base_z(base: Run, layer: int) -> Float[Tensor, "row head d_head"]:
     """The base run's `z`, kept or computed again."""
     if "z" in base.kept:
         return base.kept["z"][layer]
+    block = base.model.adapter.blocks[layer]
     parts = []
-    for start, stop, pieces in whole_prompt_tiles(base.packing, tile_rows(base.model.device)):
-        rotary = None if base.rotary is None else Rotary(base.rotary.cos[start:stop], base.rotary.sin[start:stop])
-        block = base.model.adapter.blocks[layer]
-        parts.append(heads(block, base.resid[layer][start:stop], rotary, pieces, lambda component, rows: None))
+    for tile in whole_prompt_tiles(base.packing, tile_rows(base.model.device)):
+        angles = None if base.rotary is None else base.rotary.between(tile.start, tile.stop)
+        resid = base.resid[layer][tile.start : tile.stop]
+        parts.append(heads(block, resid, angles, tile.pieces, lambda component, rows: None))
     return torch.cat(parts)

@@ -37,12 +37,16 @@ def resolve(model: "Model", edit: Edit, prompt: int, lengths: Sequence[int]) -> 
     """The change an edit makes to one prompt; InvalidArgument or PromptError when it cannot be made."""
     site, n_tokens = edit.site, lengths[prompt]
     _check_place(model, edit)
-    positions = tuple(range(n_tokens)) if site.positions is None else tuple(
-        p + n_tokens if p < 0 else p for p in site.positions
+    positions = (
+        tuple(range(n_tokens))
+        if site.positions is None
+        else tuple(p + n_tokens if p < 0 else p for p in site.positions)
     )
     for given, p in zip(site.positions or positions, positions, strict=True):
         if not 0 <= p < n_tokens:
-            raise PromptError(f"position {given} of edit {site} is outside prompt {prompt}, which has {n_tokens} tokens")
+            raise PromptError(
+                f"position {given} of edit {site} is outside prompt {prompt}, which has {n_tokens} tokens"
+            )
     if len(set(positions)) != len(positions):
         raise InvalidArgument(f"positions {site.positions} name a token of prompt {prompt} twice")
     _check_value(edit, prompt, lengths, len(positions))
@@ -71,18 +75,28 @@ def _check_value(edit: Edit, prompt: int, lengths: Sequence[int], n_positions: i
         return
     if isinstance(value, Tensor):
         if value.ndim >= 2 and value.shape[-2] != n_positions:
-            raise InvalidArgument(f"edit {edit.site} has values for {value.shape[-2]} tokens, but changes {n_positions}")
+            raise InvalidArgument(
+                f"edit {edit.site} has values for {value.shape[-2]} tokens, but changes {n_positions}"
+            )
         if value.ndim == 3 and value.shape[0] != len(lengths):
-            raise InvalidArgument(f"edit {edit.site} has values for {value.shape[0]} prompts, but there are {len(lengths)}")
+            raise InvalidArgument(
+                f"edit {edit.site} has values for {value.shape[0]} prompts, but there are {len(lengths)}"
+            )
         return
     theirs = value.packing.lengths
     if len(theirs) not in (1, len(lengths)):
-        raise InvalidArgument(f"the source run of {edit.site} has {len(theirs)} prompts, the base has {len(lengths)}")
+        raise InvalidArgument(
+            f"the source run of {edit.site} has {len(theirs)} prompts, the base has {len(lengths)}"
+        )
     if theirs[prompt if len(theirs) > 1 else 0] != lengths[prompt]:
         raise PromptError(
             f"the source run of {edit.site} has {theirs[prompt if len(theirs) > 1 else 0]} tokens in prompt {prompt}, "
             f"the base has {lengths[prompt]}; the two must be of equal length"
         )
+
+
+Placed = tuple[Change, int, Sequence[int]]
+"""A change, its place among its unit's changes in that block, and its rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,23 +125,27 @@ class RowEdit:
             target[at] *= values
 
 
-def row_edits(
-    model: "Model", changes: Iterable[tuple[Change, int, Sequence[int]]]
-) -> dict[str, list[RowEdit]]:
-    """Batches per stage, from (change, its place among its unit's changes of that stage, its state rows)."""
+def row_edits(model: "Model", changes: Iterable[Placed]) -> dict[str, list[RowEdit]]:
+    """Batches per stage, in the order in which they act."""
     kinds: dict[tuple[int, str, str, int | None, int], list[tuple[Change, Sequence[int]]]] = {}
     for change, order, rows in changes:
         edit = change.edit
-        source = 0 if isinstance(edit.value, int | float) else 1 if isinstance(edit.value, Tensor) else id(edit.value)
+        source = (
+            0
+            if isinstance(edit.value, int | float)
+            else 1
+            if isinstance(edit.value, Tensor)
+            else id(edit.value)
+        )
         key = (order, change.stage, edit.op, edit.site.head, source)
         kinds.setdefault(key, []).append((change, rows))
     batches: dict[str, list[RowEdit]] = {}
     for (_, stage, op, head, _), items in sorted(kinds.items(), key=lambda kind: kind[0][0]):
-        rows = np.concatenate([np.asarray(rows, dtype=np.int64) for _, rows in items])
-        rising = np.argsort(rows, kind="stable")
+        all_rows = np.concatenate([np.asarray(rows, dtype=np.int64) for _, rows in items])
+        rising = np.argsort(all_rows, kind="stable")
         values = _values(model, [change for change, _ in items])
         batches.setdefault(stage, []).append(
-            RowEdit(op, head, rows[rising], values[torch.from_numpy(rising).to(values.device)])
+            RowEdit(op, head, all_rows[rising], values[torch.from_numpy(rising).to(values.device)])
         )
     return batches
 

@@ -37,7 +37,8 @@ def even_cuts(rows: list[int], most: int) -> list[int]:
     total = sum(rows)
     n_runs = max(1, -(-total // most))
     goal = total / n_runs
-    ends, filled, seen = [], 0, 0
+    ends: list[int] = []
+    filled = seen = 0
     for index, n in enumerate(rows):
         past_goal = seen >= goal * (len(ends) + 1) - n / 2
         if filled and (filled + n > most or past_goal):

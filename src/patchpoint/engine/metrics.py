@@ -23,7 +23,7 @@ class Readout:
 
     def logit(self, ids: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
         """One logit per row."""
-        distinct, which = ids.unique(return_inverse=True)
+        distinct, which = torch.unique(ids, return_inverse=True)
         return self.adapter.unembed(self.final, distinct).float().gather(1, which[:, None])[:, 0]
 
     def log_total(self) -> Float[Tensor, " row"]:

@@ -1,16 +1,23 @@
 """The model as experiments use it: loaded once, run on prompts."""
 
-from collections.abc import Collection, Sequence
+import logging
+import os
+from collections.abc import Callable, Collection, Sequence
 
+import torch
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from patchpoint.errors import InvalidArgument, PromptError
+from patchpoint.models import load as loading
 from patchpoint.models.model import LoadedModel
 from patchpoint.models.tokens import check_length, encode
 
 from .batch import Batch
 from .run import KEEPABLE, Run, forward
 from .sites import Edit
+
+log = logging.getLogger(__name__)
 
 PromptLike = Batch | str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor
 
@@ -36,7 +43,9 @@ class Model(LoadedModel):
         for ids in batch.tokens:
             check_length(len(ids), self.max_tokens)
             if not 0 <= min(ids) <= max(ids) < self.n_embeddings:
-                raise PromptError(f"token ids must be from 0 to {self.n_embeddings - 1}, got {min(ids)} to {max(ids)}")
+                raise PromptError(
+                    f"token ids must be from 0 to {self.n_embeddings - 1}, got {min(ids)} to {max(ids)}"
+                )
         return forward(self, batch, edits, keep, memory_gib)
 
     def batch(self, prompts: PromptLike) -> Batch:
@@ -48,15 +57,16 @@ class Model(LoadedModel):
         if isinstance(prompts, Tensor):
             if prompts.is_floating_point() or prompts.ndim not in (1, 2):
                 raise InvalidArgument(
-                    f"a tensor of prompts holds token ids, [token] or [prompt, token]; got {prompts.dtype} {tuple(prompts.shape)}"
+                    "a tensor of prompts holds token ids, [token] or [prompt, token]; "
+                    f"got {prompts.dtype} {tuple(prompts.shape)}"
                 )
             prompts = prompts.tolist()
         listed = list(prompts)
         if listed and all(isinstance(item, int) for item in listed):
-            return Batch((tuple(listed),))  # type: ignore[arg-type]
+            return Batch((tuple(listed),))
         return Batch(
             tuple(
-                encode(self.tokenizer, item).ids if isinstance(item, str) else tuple(int(i) for i in item)  # type: ignore[union-attr]
+                encode(self.tokenizer, item).ids if isinstance(item, str) else tuple(int(i) for i in item)
                 for item in listed
             )
         )
@@ -66,3 +76,32 @@ class Model(LoadedModel):
         """Number of token ids the embedding knows."""
         count: int = self.hf.get_input_embeddings().weight.shape[0]
         return count
+
+
+def load(
+    source: str | os.PathLike[str] | PreTrainedModel,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    allow_pickle: bool = False,
+    notify: Callable[[str], None] = log.info,
+) -> Model:
+    """A model ready for experiments.
+
+    `source`: a known name (`smollm2-135m`, fetched on first use), a local folder, a `.gguf` file, a Hugging
+    Face id, or a loaded PreTrainedModel, which needs `tokenizer` and is left exactly as it is.
+    `dtype`: float32 (default), bfloat16 or float16. `device`: default cuda where there is one, else cpu.
+    `allow_pickle`: read pickled weights where there are no safetensors. `notify` receives a line per slow
+    step. Code that ships with a model is never run.
+    Raises ModelError, UnsupportedFamily, UnknownName or InvalidArgument.
+    """
+    return loading.load(
+        source,
+        tokenizer=tokenizer,
+        device=device,
+        dtype=dtype,
+        allow_pickle=allow_pickle,
+        notify=notify,
+        cls=Model,
+    )

@@ -57,7 +57,7 @@ def heads(
     for piece in pieces:
         rows = slice(piece.start, piece.stop)
         z_NHWK = _attend(block, piece, q_RHK[rows], k_RGK[rows], v_RGK[rows], piece.width)
-        z_RHK[rows].unflatten(0, (piece.units, piece.width)).copy_(z_NHWK.transpose(1, 2))
+        z_RHK[rows].view(piece.units, piece.width, *z_RHK.shape[1:]).copy_(z_NHWK.transpose(1, 2))
     return z_RHK
 
 
@@ -97,11 +97,13 @@ def after_attention(block: Block, resid_RD: Tensor, z_RHK: Tensor, visit: Visit)
     visit("resid_post", resid_RD)
 
 
-def _attend(block: Block, piece: Piece, q_RHK: Tensor, k_RGK: Tensor, v_RGK: Tensor, n_queries: int) -> Tensor:
+def _attend(
+    block: Block, piece: Piece, q_RHK: Tensor, k_RGK: Tensor, v_RGK: Tensor, n_queries: int
+) -> Tensor:
     """Attention of each unit's last `n_queries` tokens over its prefix and its own tokens: [N, H, n_queries, K]."""
-    q_NQHK = q_RHK.unflatten(0, (piece.units, n_queries))
-    k_NTGK = _with_prefix(piece.k_prefix_NFGK, k_RGK.unflatten(0, (piece.units, piece.width)))
-    v_NTGK = _with_prefix(piece.v_prefix_NFGK, v_RGK.unflatten(0, (piece.units, piece.width)))
+    q_NQHK = q_RHK.view(piece.units, n_queries, *q_RHK.shape[1:])
+    k_NTGK = _with_prefix(piece.k_prefix_NFGK, k_RGK.view(piece.units, piece.width, *k_RGK.shape[1:]))
+    v_NTGK = _with_prefix(piece.v_prefix_NFGK, v_RGK.view(piece.units, piece.width, *v_RGK.shape[1:]))
     n_keys = k_NTGK.shape[1]
     mask_QT = _mask(n_queries, n_keys, block.window, q_RHK.device)
     q, k, v = q_NQHK.transpose(1, 2), k_NTGK.transpose(1, 2), v_NTGK.transpose(1, 2)
@@ -119,7 +121,9 @@ def _mask(n_queries: int, n_keys: int, window: int | None, device: torch.device)
     """True where a query may look; None when it may look everywhere."""
     if n_queries == 1 and (window is None or n_keys <= window):
         return None
-    behind = torch.arange(n_keys - n_queries, n_keys, device=device)[:, None] - torch.arange(n_keys, device=device)
+    behind = torch.arange(n_keys - n_queries, n_keys, device=device)[:, None] - torch.arange(
+        n_keys, device=device
+    )
     allowed = behind >= 0
     return allowed if window is None else allowed & (behind < window)
 

@@ -75,8 +75,12 @@ def units_of(model: "Model", variants: Sequence[Variant], lengths: Sequence[int]
     units = []
     for number, variant in enumerate(variants):
         for prompt, n_tokens in enumerate(lengths):
-            changes = [_reaching(resolve(model, e, prompt, lengths), n_tokens, model.n_layers) for e in variant.edits]
-            acting = sorted((c for c in changes if c.positions), key=lambda c: (c.layer, STAGES.index(c.stage)))
+            changes = [
+                _reaching(resolve(model, e, prompt, lengths), n_tokens, model.n_layers) for e in variant.edits
+            ]
+            acting = sorted(
+                (c for c in changes if c.positions), key=lambda c: (c.layer, STAGES.index(c.stage))
+            )
             if acting:
                 units.append(Unit(number, prompt, n_tokens, tuple(acting)))
     return units

@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchpoint.errors import InvalidArgument, UnknownName
-from patchpoint.models.families import Rotary
+from patchpoint.models.families import Block, Rotary
 
 from .batch import Batch, Packing, packed_ids
-from .edits import RowEdit, resolve, row_edits
+from .edits import Placed, RowEdit, resolve, row_edits
 from .memory import GIB, budget_bytes, even_cuts
 from .packed import Piece, block_step
 from .sites import Edit, Site
@@ -85,12 +85,19 @@ class Cache:
 
         Prompts of different lengths give one [pos, width] tensor each. Tensors are copies.
         """
-        resolved = [resolve(self.run.model, Edit(site, "scale", 1.0), p, self.run.packing.lengths) for p in range(len(self.run.batch.tokens))]
+        resolved = [
+            resolve(self.run.model, Edit(site, "scale", 1.0), p, self.run.packing.lengths)
+            for p in range(len(self.run.batch.tokens))
+        ]
         rows = self.run.rows(site.component, site.layer)
         if site.head is not None:
             rows = rows[:, site.head]
         per_prompt = tuple(
-            rows[torch.tensor([self.run.packing.offsets[c.prompt] + p for p in c.positions], device=rows.device)]
+            rows[
+                torch.tensor(
+                    [self.run.packing.offsets[c.prompt] + p for p in c.positions], device=rows.device
+                )
+            ]
             for c in resolved
         )
         return torch.stack(per_prompt) if len({len(part) for part in per_prompt}) == 1 else per_prompt
@@ -118,28 +125,42 @@ def forward(
     _visit_edits(changes.get(-1, {}), "embed", embed)
     stream = adapter.resid_pre(embed, positions)
     _visit_edits(changes.get(-1, {}), "resid_post", stream)
-    resid, kept = [stream], {name: [] for name in ("k", "v", *keep)}
+    resid = [stream]
+    kept: dict[str, list[Tensor]] = {name: [] for name in ("k", "v", *keep)}
     tiles = whole_prompt_tiles(packing, tile_rows(model.device))
     for layer, block in enumerate(adapter.blocks):
         stream = stream.clone()
-        rows_of: dict[str, Tensor] = {}
-        for start, stop, pieces in tiles:
-
-            def visit(component: str, rows: Tensor, start: int = start, layer: int = layer) -> None:
-                for edit in changes.get(layer, {}).get(component, ()):
-                    edit.apply(rows, start, len(rows), 0)
-                if component in kept:
-                    if component not in rows_of:
-                        rows_of[component] = rows.new_empty((packing.n_rows, *rows.shape[1:]))
-                    rows_of[component][start : start + len(rows)] = rows
-
-            angles_here = None if rotary is None else Rotary(rotary.cos[start:stop], rotary.sin[start:stop])
-            block_step(block, stream[start:stop], angles_here, pieces, visit)
+        rows_of = _through_block(block, stream, rotary, tiles, changes.get(layer, {}), kept)
         resid.append(stream)
         for name, layers in kept.items():
             layers.append(rows_of[name])
     layers_of = {name: tuple(layers) for name, layers in kept.items()}
     return Run(model, batch, packing, ids, positions, rotary, tuple(resid), layers_of)
+
+
+def _through_block(
+    block: Block,
+    stream: Tensor,
+    rotary: Rotary | None,
+    tiles: list["Tile"],
+    edits: Mapping[str, list[RowEdit]],
+    wanted: Collection[str],
+) -> dict[str, Tensor]:
+    """Take the stream through one block, in place, and return the wanted components of all its rows."""
+    found: dict[str, Tensor] = {}
+    for tile in tiles:
+
+        def visit(component: str, rows: Tensor, tile: Tile = tile) -> None:
+            for edit in edits.get(component, ()):
+                edit.apply(rows, tile.start, len(rows), 0)
+            if component in wanted:
+                if component not in found:
+                    found[component] = rows.new_empty((len(stream), *rows.shape[1:]))
+                found[component][tile.start : tile.stop] = rows
+
+        angles = None if rotary is None else rotary.between(tile.start, tile.stop)
+        block_step(block, stream[tile.start : tile.stop], angles, tile.pieces, visit)
+    return found
 
 
 def tile_rows(device: torch.device) -> int:
@@ -152,7 +173,9 @@ def _check_keep(model: "Model", keep: Collection[str], packing: Packing, memory_
         if name not in KEEPABLE:
             raise UnknownName("component to keep", name, KEEPABLE)
     widths = model.d_model + 2 * model.adapter.blocks[0].n_kv_heads * model.adapter.blocks[0].d_head
-    widths += sum(model.n_heads * model.adapter.blocks[0].d_head if name == "z" else model.d_model for name in keep)
+    widths += sum(
+        model.n_heads * model.adapter.blocks[0].d_head if name == "z" else model.d_model for name in keep
+    )
     needed = packing.n_rows * widths * model.n_layers * model.dtype.itemsize
     if needed > (budget := budget_bytes(memory_gib, model.device)):
         raise InvalidArgument(
@@ -161,8 +184,10 @@ def _check_keep(model: "Model", keep: Collection[str], packing: Packing, memory_
         )
 
 
-def _changes_by_layer(model: "Model", edits: Sequence[Edit], packing: Packing) -> dict[int, dict[str, list[RowEdit]]]:
-    found: dict[int, list[tuple]] = {}
+def _changes_by_layer(
+    model: "Model", edits: Sequence[Edit], packing: Packing
+) -> dict[int, dict[str, list[RowEdit]]]:
+    found: dict[int, list[Placed]] = {}
     for order, edit in enumerate(edits):
         for prompt in range(len(packing.lengths)):
             change = resolve(model, edit, prompt, packing.lengths)
@@ -176,10 +201,20 @@ def _visit_edits(edits: Mapping[str, list[RowEdit]], component: str, rows: Tenso
         edit.apply(rows, 0, len(rows), 0)
 
 
-def whole_prompt_tiles(packing: Packing, most_rows: int) -> list[tuple[int, int, list[Piece]]]:
-    """(first row, end row, pieces) of each tile, over whole prompts in packed order."""
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """Packed rows that go through a block together: those of whole prompts."""
+
+    start: int
+    stop: int
+    pieces: list[Piece]
+
+
+def whole_prompt_tiles(packing: Packing, most_rows: int) -> list[Tile]:
+    """All prompts in packed order, cut into tiles of about equal row counts."""
     lengths = [packing.lengths[prompt] for prompt in packing.order]
-    tiles, first, row = [], 0, 0
+    tiles: list[Tile] = []
+    first = row = 0
     for end in even_cuts(lengths, most_rows):
         pieces: list[Piece] = []
         at = 0
@@ -187,6 +222,6 @@ def whole_prompt_tiles(packing: Packing, most_rows: int) -> list[tuple[int, int,
             units = lengths[first:end].count(n_tokens)
             pieces.append(Piece(at, units, n_tokens, None, None))
             at += units * n_tokens
-        tiles.append((row, row + at, pieces))
+        tiles.append(Tile(row, row + at, pieces))
         first, row = end, row + at
     return tiles

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from jaxtyping import Float
 from torch import Tensor
 
 from patchpoint.errors import InvalidArgument, UnknownName

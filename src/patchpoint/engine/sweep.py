@@ -6,6 +6,7 @@ At the last block only final tokens go on. Exact: equal to running every variant
 """
 
 from collections.abc import Sequence
+
 import torch
 import xarray as xr
 from jaxtyping import Float
@@ -18,6 +19,7 @@ from .metrics import Answers, Metric, Readout, metric_named
 from .plan import chunks_of, units_of
 from .run import Run, tile_rows
 from .sites import Edit, Variant, as_variant
+
 
 @torch.no_grad()
 def sweep(
@@ -45,7 +47,9 @@ def sweep(
         numbers = torch.tensor([unit.variant for unit in members], device=values.device)
         values[numbers, prompts] = _measure(base, final_resid(base, groups), answers.at(prompts), read)
     return xr.DataArray(
-        values.cpu().numpy(), dims=("variant", "prompt"), coords={"variant": [str(variant) for variant in listed]}
+        values.cpu().numpy(),
+        dims=("variant", "prompt"),
+        coords={"variant": [str(variant) for variant in listed]},
     )
 
 
@@ -58,15 +62,20 @@ def base_values(base: Run, metric: str) -> Float[Tensor, " prompt"]:
 def _answers(base: Run) -> Answers:
     batch = base.batch
     if batch.correct is None:
-        raise InvalidArgument("the base run's prompts have no answers to score; give them a correct answer each")
+        raise InvalidArgument(
+            "the base run's prompts have no answers to score; give them a correct answer each"
+        )
     device = base.model.device
     incorrect = None if batch.incorrect is None else torch.tensor(batch.incorrect, device=device)
     return Answers(torch.tensor(batch.correct, device=device), incorrect)
 
 
-def _measure(base: Run, resid: Float[Tensor, "row d_model"], answers: Answers, metric: Metric) -> Float[Tensor, " row"]:
+def _measure(
+    base: Run, resid: Float[Tensor, "row d_model"], answers: Answers, metric: Metric
+) -> Float[Tensor, " row"]:
     adapter = base.model.adapter
     parts = []
-    for rows in torch.arange(len(resid), device=resid.device).split(tile_rows(resid.device)):
+    for first in range(0, len(resid), most := tile_rows(resid.device)):
+        rows = torch.arange(first, min(first + most, len(resid)), device=resid.device)
         parts.append(metric(Readout(adapter, adapter.final(resid[rows])), answers.at(rows)))
     return torch.cat(parts)

@@ -1,0 +1,1 @@
+"""Loading, architecture families, tokens."""

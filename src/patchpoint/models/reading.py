@@ -61,7 +61,7 @@ def in_one_line(error: Exception) -> str:
 def check_family(config: dict[str, Any], what: str) -> None:
     """Refuse an architecture without an adapter before its weights are read."""
     model_type = config.get("model_type")
-    if not model_type:
+    if not model_type or not isinstance(model_type, str):
         raise ModelError(f"the config of {what} names no model_type; give a folder saved by save_pretrained")
     if model_type not in FAMILIES:
         raise UnsupportedFamily(model_type, FAMILIES)

@@ -43,6 +43,8 @@ def plain_settings() -> AbstractContextManager[None]:
             "axes.linewidth": 0.6,
             "axes.edgecolor": "#444444",
             "figure.facecolor": "white",
+            "pdf.fonttype": 42,
+            "savefig.bbox": None,
             "xtick.major.width": 0.6,
             "ytick.major.width": 0.6,
         }

@@ -31,10 +31,7 @@ def save(figure: Figure, path: str | PathLike[str]) -> Path:
     if suffix not in FORMATS:
         raise UnknownName("picture format", suffix, FORMATS)
     page = BytesIO()
-    with (
-        plain_settings(),
-        rc_context({"svg.fonttype": "none", "svg.hashsalt": "patchpoint", "pdf.fonttype": 42}),
-    ):
+    with plain_settings(), rc_context({"svg.fonttype": "none", "svg.hashsalt": "patchpoint"}):
         figure.savefig(page, format=suffix[1:], dpi=DPI, metadata=FORMATS[suffix])
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Tracing a file of facts: one after another, each on disk before the next is begun."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from patchpoint.engine import Batch, Model
 from patchpoint.errors import InvalidArgument, PromptError, UnknownName
@@ -43,7 +43,9 @@ class FactSettings:
         if self.answer not in ANSWERS:
             raise UnknownName("answer for a fact file", self.answer, ANSWERS)
         if self.metric == "logit_diff":
-            raise InvalidArgument("facts have no incorrect answer, which metric logit_diff needs; use prob or logit")
+            raise InvalidArgument(
+                "facts have no incorrect answer, which metric logit_diff needs; use prob or logit"
+            )
         if self.limit is not None and self.limit < 1:
             raise InvalidArgument(f"limit must be at least 1 fact, got {self.limit}")
         NoiseLevel.parse(self.noise)
@@ -58,17 +60,19 @@ class Outcome:
     reason: str | None
 
 
-def facts_record(model: Model, facts: FactFile, settings: FactSettings, device: str) -> RunRecord:
-    """What identifies this run in `run.json`."""
+def record_of(
+    model: Model, arguments: Mapping[str, object], seed: int, facts_sha256: str | None
+) -> RunRecord:
+    """What identifies a run of `trace` in `run.json`."""
     return new_record(
         "trace",
-        asdict(settings),
-        seed=settings.seed,
+        arguments,
+        seed=seed,
         model=model.name,
         model_fingerprint=model.fingerprint,
         tokenizer_fingerprint=model.tokenizer_fingerprint,
-        facts_sha256=facts.sha256,
-        device=device,
+        facts_sha256=facts_sha256,
+        device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
     )
 
@@ -92,7 +96,9 @@ def trace_facts(
     traced = sum(status == "traced" for status in done.values())
     for problem in facts.problems:
         if problem.number not in done:
-            _keep(store, {"fact": problem.number, "status": "malformed", "reason": problem.reason}, on_outcome)
+            _keep(
+                store, {"fact": problem.number, "status": "malformed", "reason": problem.reason}, on_outcome
+            )
     level: str | None = None
     for fact in facts.facts:
         if settings.limit is not None and traced >= settings.limit:
@@ -121,7 +127,9 @@ def _noise_of_file(model: Model, facts: Iterable[Fact], settings: FactSettings) 
     prompts = []
     for fact in facts:
         try:
-            prompts.append(SubjectPrompt.from_text(model, fact.prompt, subject=fact.subject, bos=settings.bos))
+            prompts.append(
+                SubjectPrompt.from_text(model, fact.prompt, subject=fact.subject, bos=settings.bos)
+            )
         except PromptError:
             continue
     return repr(NoiseLevel.parse(settings.noise).std_for(model, prompts))
@@ -132,7 +140,10 @@ def _traced(
 ) -> tuple[dict[str, object], list[dict[str, object]]]:
     """A fact's row and effects: traced, or skipped with the reason."""
     asked: dict[str, object] = {
-        "fact": fact.number, "prompt": fact.prompt, "subject": fact.subject, "attribute": fact.attribute
+        "fact": fact.number,
+        "prompt": fact.prompt,
+        "subject": fact.subject,
+        "attribute": fact.attribute,
     }
     try:
         reason = _why_not(model, fact, settings)
@@ -190,5 +201,3 @@ def trace_row(found: Trace) -> dict[str, object]:
 def effect_rows(found: Trace) -> list[dict[str, object]]:
     """The rows of the effects table of a trace."""
     return grid_rows(found.effect, found.effect_se, found.p_restored)
-
-

@@ -162,7 +162,7 @@ def query(folder: str | os.PathLike[str], sql: str) -> Answer:
             if result is None or result.description is None:
                 raise ResultsError("the query is empty; give SQL over the tables effects and facts")
             return Answer(tuple(column[0] for column in result.description), tuple(result.fetchall()))
-        except (duckdb.Error, pa.ArrowException, ValueError) as error:
+        except (duckdb.Error, pa.ArrowException, ValueError, RuntimeError) as error:
             raise ResultsError(f"the query failed: {_line(error)}") from error
 
 

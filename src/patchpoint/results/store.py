@@ -51,7 +51,6 @@ class Store:
         _refuse_foreign(folder)
         held = lock(folder)
         try:
-            _refuse_foreign(folder)
             record, status = _begin(folder, record)
         except BaseException:
             held.release()

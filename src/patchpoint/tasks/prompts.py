@@ -77,10 +77,17 @@ class Prompts:
         Raises InvalidArgument for lists of unequal length, PromptError naming every pair that cannot be used:
         unequal token counts, equal texts, answers that cannot be told apart.
         """
-        sizes = {"clean": len(clean), "corrupt": len(corrupt), "correct": len(correct), "incorrect": len(incorrect)}
+        sizes = {
+            "clean": len(clean),
+            "corrupt": len(corrupt),
+            "correct": len(correct),
+            "incorrect": len(incorrect),
+        }
         if len(set(sizes.values())) != 1:
             counts = ", ".join(f"{n} {name}" for name, n in sizes.items())
-            raise InvalidArgument(f"clean, corrupt, correct and incorrect need one entry per prompt; got {counts}")
+            raise InvalidArgument(
+                f"clean, corrupt, correct and incorrect need one entry per prompt; got {counts}"
+            )
         pairs, problems = [], []
         for number, texts in enumerate(zip(clean, corrupt, correct, incorrect, strict=True)):
             try:

@@ -59,7 +59,9 @@ def embedding_std(model: Model, prompts: Iterable[SubjectPrompt]) -> float:
     return float(embed.double().std())
 
 
-def gaussian(samples: int, n_tokens: int, d_embed: int, std: float, seed: int) -> Float[Tensor, "sample token d_embed"]:
+def gaussian(
+    samples: int, n_tokens: int, d_embed: int, std: float, seed: int
+) -> Float[Tensor, "sample token d_embed"]:
     """Noise drawn on the CPU in float32, so that a seed means the same on every device and number format."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(samples, n_tokens, d_embed, generator=generator) * std
@@ -75,3 +77,25 @@ def given(noise: np.ndarray | Tensor, n_tokens: int, d_embed: int) -> Float[Tens
     if not (array.is_floating_point() and bool(array.isfinite().all())):
         raise InvalidArgument("noise must be finite floating-point numbers")
     return array
+
+
+@dataclass(frozen=True, eq=False)
+class Corruption:
+    """Noise as it is added to the subject's embeddings; `std` is None and `text` "given" for the caller's own."""
+
+    added: Float[Tensor, "sample token d_embed"]
+    std: float | None
+    text: str
+
+
+def corrupted_by(
+    model: Model, prompt: SubjectPrompt, noise: NoiseLike, samples: int, seed: int
+) -> Corruption:
+    """The noise of one prompt: drawn at a level, or the caller's own. InvalidArgument for neither."""
+    start, stop = prompt.subject_span
+    d_embed = model.hf.get_input_embeddings().weight.shape[1]
+    if isinstance(noise, np.ndarray | Tensor):
+        return Corruption(given(noise, stop - start, d_embed), None, "given")
+    level = NoiseLevel.parse(noise)
+    std = level.std_for(model, [prompt])
+    return Corruption(gaussian(samples, stop - start, d_embed, std, seed), std, level.text)

@@ -46,7 +46,9 @@ def average_by_role(
     fit each other.
     """
     if len(effects) != len(tokens) or not effects:
-        raise InvalidArgument(f"{len(effects)} effects for {len(tokens)} token lists; give one of each per fact")
+        raise InvalidArgument(
+            f"{len(effects)} effects for {len(tokens)} token lists; give one of each per fact"
+        )
     rows: dict[str, list[np.ndarray]] = {role: [] for role in ROLES}
     n_layers = np.asarray(effects[0]).shape[-1]
     for number, (effect, labels) in enumerate(zip(effects, tokens, strict=True)):

@@ -5,9 +5,9 @@ with one state restored to its clean value, the last for every token and layer b
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from patchpoint.errors import InvalidArgument, UnknownName
 from patchpoint.models.tokens import answer_ids, common_leading, token_texts
 from patchpoint.tasks.prompts import SubjectPrompt
 
-from .noise import NoiseLevel, NoiseLike, gaussian, given
+from .noise import NoiseLevel, NoiseLike, corrupted_by
 
 STATES = {"resid": "resid_post", "mlp": "mlp_out", "attn": "attn_out"}
 """What is restored, as the component whose value it is; MLP and attention outputs over a window of layers."""
@@ -86,6 +86,26 @@ class Trace:
         """p_clean - p_corrupt."""
         return self.p_clean - self.p_corrupt
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data of everything measured, for JSON; arrays as nested lists (token, layer)."""
+        return {
+            "prompt": self.prompt.text,
+            "subject": self.prompt.subject,
+            "bos": self.prompt.bos,
+            "tokens": list(self.tokens),
+            "token_ids": list(self.prompt.ids),
+            "subject_span": list(self.subject_span),
+            "answer": self.answer,
+            "answer_id": self.answer_id,
+            "p_clean": self.p_clean,
+            "p_corrupt": self.p_corrupt,
+            "noise_std": self.noise_std,
+            **self.settings,
+            "effect": self.effect.values.tolist(),
+            "effect_se": self.effect_se.values.tolist(),
+            "p_restored": self.p_restored.values.tolist(),
+        }
+
     @property
     def _effects(self) -> xr.DataArray:
         if self.settings["direction"] == "corrupt":
@@ -93,7 +113,7 @@ class Trace:
         return self.samples - xr.DataArray(np.array(self.p_corrupt_samples), dims="sample")
 
 
-def trace(
+def trace(  # noqa: PLR0913 (the public contract: one function for one experiment)
     model: Model,
     prompt: str,
     *,
@@ -119,16 +139,11 @@ def trace(
     the corrupted run, `corrupt` corrupted states into the clean run.
     Raises PromptError, InvalidArgument or UnknownName.
     """
-    _check(state, direction, metric, samples, window)
+    check_settings(
+        state=state, direction=direction, metric=metric, samples=samples, window=window, noise=noise
+    )
     found = SubjectPrompt.from_text(model, prompt, subject=subject, bos=bos)
-    level = None if isinstance(noise, np.ndarray | Tensor) else NoiseLevel.parse(noise)
-    std = None if level is None else level.std_for(model, [found])
-    n_subject = found.subject_span[1] - found.subject_span[0]
-    d_embed = model.hf.get_input_embeddings().weight.shape[1]
-    if level is None:
-        added = given(noise, n_subject, d_embed)  # type: ignore[arg-type]
-    else:
-        added = gaussian(samples, n_subject, d_embed, std, seed)  # type: ignore[arg-type]
+    corruption = corrupted_by(model, found, noise, samples, seed)
     correct_id, incorrect_id, found = _answers(model, found, answer, incorrect, metric)
 
     batch = Batch((found.ids,), (correct_id,), None if incorrect_id is None else (incorrect_id,))
@@ -136,12 +151,15 @@ def trace(
     clean = model.run(batch, keep=keep, memory_gib=memory_gib)
     subject_tokens = Site(0, "embed", tuple(range(*found.subject_span)))
     corrupt = model.run(
-        batch.repeat(len(added)), edits=[Edit(subject_tokens, "add", added)], keep=keep, memory_gib=memory_gib
+        batch.repeat(len(corruption.added)),
+        edits=[Edit(subject_tokens, "add", corruption.added)],
+        keep=keep,
+        memory_gib=memory_gib,
     )
     if direction == "restore":
         base, source = corrupt, clean
     else:
-        base, source = model.run(batch.repeat(len(added)), keep=(), memory_gib=memory_gib), corrupt
+        base, source = model.run(batch.repeat(len(corruption.added)), keep=(), memory_gib=memory_gib), corrupt
     values = _exchange_each_state(base, source, found.subject_span[0], state, window, metric, memory_gib)
     return Trace(
         prompt=found,
@@ -150,11 +168,11 @@ def trace(
         samples=values,
         p_clean=float(base_values(clean, metric)[0]),
         p_corrupt_samples=tuple(base_values(corrupt, metric).tolist()),
-        noise_std=std,
+        noise_std=corruption.std,
         settings={
             "model": model.name,
-            "noise": "given" if level is None else level.text,
-            "samples": len(added),
+            "noise": corruption.text,
+            "samples": len(corruption.added),
             "seed": seed,
             "state": state,
             "window": 1 if state == "resid" else window,
@@ -178,7 +196,9 @@ def _exchange_each_state(
         for layer in range(n_layers)
     ]
     untouched = np.broadcast_to(base_values(base, metric).numpy(), (first, n_layers, len(base.batch.tokens)))
-    swept = sweep(base, variants, metric, memory_gib=memory_gib).values.reshape(n_tokens - first, n_layers, -1)
+    swept = sweep(base, variants, metric, memory_gib=memory_gib).values.reshape(
+        n_tokens - first, n_layers, -1
+    )
     return xr.DataArray(
         np.concatenate([untouched, swept]),
         dims=("token", "layer", "sample"),
@@ -215,7 +235,10 @@ def _answers(
     return right[len(shared)], wrong[len(shared)], prompt.continued(model, shared)
 
 
-def _check(state: str, direction: str, metric: str, samples: int, window: int) -> None:
+def check_settings(
+    *, state: str, direction: str, metric: str, samples: int, window: int, noise: NoiseLike
+) -> None:
+    """Refuse, before any work, settings that `trace` does not know: UnknownName or InvalidArgument."""
     if state not in STATES:
         raise UnknownName("state", state, STATES)
     if direction not in DIRECTIONS:
@@ -225,3 +248,5 @@ def _check(state: str, direction: str, metric: str, samples: int, window: int) -
         raise InvalidArgument(f"samples must be at least 1, got {samples}")
     if window < 1:
         raise InvalidArgument(f"window must be at least 1 layer, got {window}")
+    if not isinstance(noise, np.ndarray | Tensor):
+        NoiseLevel.parse(noise)

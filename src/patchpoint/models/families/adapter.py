@@ -32,6 +32,10 @@ class Rotary:
         """The angles of chosen rows."""
         return Rotary(self.cos.index_select(0, rows), self.sin.index_select(0, rows))
 
+    def between(self, start: int, stop: int) -> "Rotary":
+        """The angles of consecutive rows."""
+        return Rotary(self.cos[start:stop], self.sin[start:stop])
+
     @staticmethod
     def cat(parts: "Sequence[Rotary]") -> "Rotary":
         """The angles of several prompts, packed."""
@@ -41,6 +45,8 @@ class Rotary:
 class Block(ABC):
     """One layer: what attention and the MLP read, and what each adds to the residual stream."""
 
+    layer: HFModule
+    """The Hugging Face module whose weights these are."""
     n_heads: int
     n_kv_heads: int
     d_head: int

@@ -1,0 +1,51 @@
+"""The command line: verbs, and errors as one line.
+
+Exit codes: 0 done, 1 failed while running, 2 bad request, 130 interrupted.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from patchpoint.errors import PatchpointError
+
+from . import bench, models, results
+from .trace import trace_command
+
+BAD_USAGE: Any = typer.BadParameter.__base__
+"""What the command line's parser raises for every wrong use; Typer gives it no public name."""
+
+app = typer.Typer(
+    name="patchpoint",
+    help="Causal experiments inside transformer language models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("trace")(trace_command)
+app.add_typer(models.app, name="models")
+app.add_typer(results.app, name="results")
+app.add_typer(bench.app, name="bench")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(words or ["--help"], standalone_mode=False)
+    except PatchpointError as error:
+        code = _told(str(error), 2)
+    except BAD_USAGE as error:
+        code = _told(error.format_message(), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _told("interrupted; what was finished is kept", 130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _told(message: str, code: int) -> int:
+    Console(stderr=True, highlight=False).print(
+        " ".join(f"error: {message}".split()), style="red", markup=False, soft_wrap=True
+    )
+    return code

@@ -1,0 +1,80 @@
+"""Options that commands share, and how they print."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from patchpoint.engine import Model, load
+
+DEFAULT = "smollm2-135m"
+"""The model of a command that names none."""
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="One JSON document on standard output, all else on standard error.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder for results and pictures.", show_default=False)]
+Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
+ModelName = Annotated[str, typer.Option("--model", help="Known name, Hugging Face id, folder or .gguf file.")]
+Device = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda, cuda:1, ... (default: cuda where there is one).", show_default=False),
+]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32 (default), bfloat16 or float16.", show_default=False)
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(help="Memory budget in GiB (default: half of what is free).", show_default=False),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no notes on standard error.")]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Read pickled weights where there are no safetensors.")
+]
+
+
+def notes(quiet: bool) -> Console:
+    """Where progress and notes go: standard error, or nowhere."""
+    return Console(stderr=True, quiet=quiet, highlight=False)
+
+
+def model_for(
+    name: str, device: str | None, dtype: str | None, allow_pickle: bool, console: Console
+) -> Model:
+    """The model a command was given, its slow steps told on the console."""
+
+    def notify(line: str) -> None:
+        console.print(line, markup=False)
+
+    return load(name, device=device, dtype=dtype, allow_pickle=allow_pickle, notify=notify)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output; NaN, which JSON lacks, becomes null."""
+    json.dump(_finite(document), sys.stdout, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value
+
+
+__all__ = [
+    "DEFAULT",
+    "AllowPickle",
+    "AsJson",
+    "Device",
+    "Dtype",
+    "Memory",
+    "ModelName",
+    "Out",
+    "Quiet",
+    "Seed",
+]
