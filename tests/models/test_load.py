@@ -11,7 +11,7 @@ from transformers import AutoModel, BertConfig, BertModel, GPT2Config, GPT2LMHea
 from transformers.utils import logging as transformers_logging
 
 from families import tiny
-from made_tokenizers import SlowPairs, byte_level
+from made_tokenizers import SlowPairs, SlowPieces, byte_level
 from patchpoint.errors import InvalidArgument, ModelError, UnknownName, UnsupportedFamily
 from patchpoint.models.load import load
 from patchpoint.models.model import LoadedModel
@@ -160,7 +160,12 @@ def test_truncated_safetensors(saved, kept):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "cannot read"), ("[]", "not an object"), ("{}", "no model_type"), ('{"model_type": ["llama"]}', "no model_type")],
+    [
+        ("{", "cannot read"),
+        ("[]", "not an object"),
+        ("{}", "no model_type"),
+        ('{"model_type": ["llama"]}', "no model_type"),
+    ],
 )
 def test_bad_config(saved, text, said):
     (saved / "config.json").write_text(text)
@@ -376,6 +381,7 @@ def test_cuda_is_the_default_and_gives_the_same_fingerprint(saved):
 def test_r44_every_parameter_and_buffer_is_in_the_fingerprint(family):
     hf = tiny(family)
     hf.register_buffer("extra", torch.zeros(()))
+    hf.register_buffer("scratch", torch.zeros(3), persistent=False)
     model = load(hf, tokenizer=word_tokenizer())
     first = model.fingerprint
     assert model.fingerprint == first
@@ -385,6 +391,7 @@ def test_r44_every_parameter_and_buffer_is_in_the_fingerprint(family):
         last.copy_(~last if tensor.dtype == torch.bool else last + 0.125)
         assert model.fingerprint != first
         tensor.copy_(old)
+    hf.scratch += 1
     assert model.fingerprint == first
 
 
@@ -411,6 +418,10 @@ def test_r55_tokenizer_fingerprints_tell_tokenizers_apart(llama):
     def fingerprint(tokenizer):
         return LoadedModel(llama, tokenizer, None, "x").tokenizer_fingerprint
 
+    always = SlowPieces()
+    never = SlowPieces()
+    never.special_tokens_pattern = "none"
+    assert fingerprint(always) != fingerprint(never)
     made = [
         byte_level(),
         byte_level(n=329),

@@ -232,14 +232,17 @@ def test_a_kill_midway_leaves_no_half_model(shop, stage):
     with subprocess.Popen(
         [sys.executable, "-c", KILLED, repr(fields), stage], stdout=subprocess.PIPE, text=True
     ) as child:
-        assert child.stdout.readline() == "here\n"
-        half = [name for name in left_behind() if name.startswith(f".{shop.folder.name}.{child.pid}.")]
-        assert len(half) == 1
-        assert not shop.folder.exists()
-        folder = pull("made")
-        assert left_behind() == sorted([*half, folder.name])
-        child.send_signal(signal.SIGKILL)
+        try:
+            assert child.stdout.readline() == "here\n"
+            half = [name for name in left_behind() if name.startswith(f".{shop.folder.name}.{child.pid}.")]
+            assert len(half) == 1
+            assert not shop.folder.exists()
+            folder = pull("made")
+            assert left_behind() == sorted([*half, folder.name])
+        finally:
+            child.send_signal(signal.SIGKILL)
     assert load("made", device="cpu").d_model == 32
+    assert half[0] in left_behind()
     for path in folder.glob("*"):
         path.unlink()
     folder.rmdir()

@@ -1,13 +1,15 @@
 """A made-up run: its record, and rows that depend on the fact number alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from patchpoint.results import RunRecord, grid_rows, new_record
+from patchpoint.results import RunRecord, Store, grid_rows, new_record
 
-N_TOKENS, N_LAYERS = 5, 3
+N_FACTS, N_TOKENS, N_LAYERS = 6, 5, 3
+TABLES = ("effects.parquet", "facts.parquet")
 
 
 def make_record(**changes: object) -> RunRecord:
@@ -75,3 +77,44 @@ def grid() -> Callable[[int], np.ndarray]:
 @pytest.fixture
 def effects() -> Callable[[int], list[dict[str, object]]]:
     return make_effects
+
+
+@pytest.fixture
+def write() -> Callable[..., None]:
+    """Write some facts in some order and finish, or not."""
+
+    def run(
+        folder: Path, facts: Iterable[int] = range(1, N_FACTS + 1), *, finish: bool = True, **changes: object
+    ) -> None:
+        with Store.create_or_resume(folder, make_record(**changes)) as store:
+            for fact in facts:
+                if fact not in store.statuses():
+                    store.write(make_row(fact), make_effects(fact))
+            if finish:
+                store.finish()
+
+    return run
+
+
+@pytest.fixture
+def tables() -> Callable[[Path], list[bytes]]:
+    """The bytes of a finished run's two tables."""
+    return lambda folder: [(folder / name).read_bytes() for name in TABLES]
+
+
+@pytest.fixture
+def whole(tmp_path, write, tables) -> list[bytes]:
+    """The bytes of the two tables of an unbroken run."""
+    write(tmp_path / "whole")
+    return tables(tmp_path / "whole")
+
+
+@pytest.fixture
+def resumed() -> Callable[[Path], set[int]]:
+    """The facts that a continued run finds on disk."""
+
+    def facts(folder: Path) -> set[int]:
+        with Store.create_or_resume(folder, make_record()) as store:
+            return set(store.statuses())
+
+    return facts

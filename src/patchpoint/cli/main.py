@@ -18,6 +18,8 @@ from .trace import trace_command
 BAD_USAGE: Any = typer.BadParameter.__base__
 """What the command line's parser raises for every wrong use; Typer gives it no public name."""
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="patchpoint",
     help="Causal experiments inside transformer language models.",
@@ -39,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _told(str(error), 2)
     except BAD_USAGE as error:
         code = _told(error.format_message(), 2)
-    except (KeyboardInterrupt, typer.Abort):
-        code = _told("interrupted; what was finished is kept", 130)
+    if code == INTERRUPTED:
+        _told("interrupted; what was finished is kept, and the same command continues", code)
     sys.exit(code if isinstance(code, int) else 0)
 
 
