@@ -1,7 +1,6 @@
 """Fetching, checking and converting a known model, with a made one served to pip from a folder."""
 
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -9,78 +8,20 @@ import sys
 import zipfile
 from pathlib import Path
 
-import gguf
-import numpy as np
 import pytest
 import torch
 
 import patchpoint.models.pull as pulling
 from families import tiny
+from made_files import MEMBER, write_gguf, write_wheel
 from made_tokenizers import byte_level
 from patchpoint.errors import ModelError, UnknownName
 from patchpoint.models.catalog import CATALOG, KnownModel, cache_folder, known_model
 from patchpoint.models.load import load
-from patchpoint.models.offsets import decoded_offsets
 from patchpoint.models.pull import pull
-from patchpoint.models.tokens import answer_ids, common_leading, encode, span_of
+from patchpoint.models.tokens import encode
 
 N_TOKENS = 330
-MEMBER = "made_model/made.gguf"
-
-
-def interleaved(weight, n_heads):
-    """Rows of a query or key projection in GGUF's order, rotation pairs side by side."""
-    rows, columns = weight.shape
-    return weight.reshape(n_heads, 2, rows // n_heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
-
-
-def write_gguf(path, hf, tokenizer):
-    """A tiny Llama and its byte-level tokenizer as GGUF, float32."""
-    config = hf.config
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_vocab_size(config.vocab_size)
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    vocab = backend["model"]["vocab"]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(sorted(vocab, key=vocab.get))
-    writer.add_token_types([gguf.TokenType.CONTROL] + [gguf.TokenType.NORMAL] * (len(vocab) - 1))
-    writer.add_token_merges([" ".join(merge) for merge in backend["model"]["merges"]])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(0)
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    for name, tensor in hf.state_dict().items():
-        weight = tensor.numpy().astype(np.float32)
-        kind = name.split(".")[-2]
-        weight = interleaved(weight, heads[kind]) if kind in heads else weight
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), weight)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def write_wheel(folder, content):
-    """A wheel that pip accepts, with one file in it."""
-    files = {
-        MEMBER: content,
-        "made_model-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: made-model\nVersion: 1.0\n"
-        b"Requires-Dist: no-such-package-anywhere\n",
-        "made_model-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\n"
-        b"Tag: py3-none-any\n",
-        "made_model-1.0.dist-info/RECORD": b"",
-    }
-    with zipfile.ZipFile(folder / "made_model-1.0-py3-none-any.whl", "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
 
 
 @pytest.fixture(scope="module")
@@ -273,51 +214,3 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
 def test_unknown_names_get_a_suggestion():
     with pytest.raises(UnknownName, match="'smolm2-135m'; did you mean smollm2-135m"):
         known_model("smolm2-135m")
-
-
-@pytest.fixture(scope="module")
-def smollm2():
-    try:
-        return load("smollm2-135m", device="cpu")
-    except ModelError as error:
-        pytest.skip(f"SmolLM2-135M cannot be had here: {error}")
-
-
-@pytest.mark.real
-def test_smollm2_knows_where_the_eiffel_tower_is(smollm2):
-    text = "The Eiffel Tower is in the city of"
-    encoded = encode(smollm2.tokenizer, text)
-    assert encoded.ids == (504, 414, 46682, 18669, 314, 281, 260, 2240, 282)
-    assert not encoded.bos
-    assert span_of(encoded, text, "The Eiffel Tower") == (0, 4)
-    with torch.no_grad():
-        p = smollm2.hf(torch.tensor([encoded.ids])).logits[0, -1].softmax(-1)
-    (paris,) = answer_ids(smollm2.tokenizer, text, "Paris").ids
-    assert int(p.argmax()) == paris
-    assert float(p[paris]) == pytest.approx(0.6562, abs=1e-4)
-    known = CATALOG["smollm2-135m"]
-    sizes = (smollm2.n_layers, smollm2.n_heads, smollm2.d_model, smollm2.max_tokens)
-    assert sizes == (known.n_layers, known.n_heads, known.d_model, known.max_tokens)
-    assert sum(parameter.numel() for parameter in smollm2.hf.parameters()) == known.parameters
-
-
-@pytest.mark.real
-def test_smollm2_digits_share_their_space(smollm2):
-    five, six = (answer_ids(smollm2.tokenizer, "1 2 3 4", digit).ids for digit in (" 5", " 6"))
-    assert len(five) == len(six) == 2
-    assert common_leading(five, six) == five[:1]
-
-
-@pytest.mark.real
-def test_r45_every_subject_of_known_1000_is_found(smollm2):
-    path = Path(__file__).parents[2].parent / "shared" / "data" / "known_1000.json"
-    if not path.is_file():
-        pytest.skip(f"no {path}")
-    tokenizer = smollm2.tokenizer
-    for fact in json.loads(path.read_text(encoding="utf-8")):
-        encoded = encode(tokenizer, fact["prompt"])
-        start, stop = span_of(encoded, fact["prompt"], fact["subject"])
-        assert fact["subject"] in tokenizer.decode(encoded.ids[start:stop])
-        assert fact["subject"] not in tokenizer.decode(encoded.ids[start + 1 : stop])
-        assert decoded_offsets(tokenizer, encoded.ids, fact["prompt"]) == encoded.offsets
-        assert answer_ids(tokenizer, fact["prompt"], fact["attribute"]).ids

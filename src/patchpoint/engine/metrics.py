@@ -26,16 +26,20 @@ class Readout:
         distinct, which = torch.unique(ids, return_inverse=True)
         return self.adapter.unembed(self.final, distinct).float().gather(1, which[:, None])[:, 0]
 
-    def log_total(self) -> Float[Tensor, " row"]:
-        """log of the sum of exp of all logits, a block of the vocabulary at a time."""
-        total = None
+    def softmax_parts(self) -> tuple[Float[Tensor, " row"], Float[Tensor, " row"]]:
+        """Largest logit, and the sum of exp(logit - largest), a block of the vocabulary at a time.
+
+        Kept apart because the logarithm of the sum, of size 20 or so, would round away a probability's last
+        two digits.
+        """
+        top = self.final.new_full((len(self.final),), float("-inf"), dtype=torch.float32)
+        total = torch.zeros_like(top)
         for first in range(0, self.adapter.d_vocab, VOCAB_BLOCK):
             block = self.adapter.unembed(self.final, slice(first, first + VOCAB_BLOCK)).float()
-            top = block.amax(dim=-1, keepdim=True)
-            part = block.sub_(top).exp_().sum(dim=-1).log_().add_(top[:, 0])
-            total = part if total is None else torch.logaddexp(total, part)
-        assert total is not None
-        return total
+            higher = torch.maximum(top, block.amax(dim=-1))
+            total = total * (top - higher).exp() + block.sub_(higher[:, None]).exp_().sum(dim=-1)
+            top = higher
+        return top, total
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,14 @@ def logit(readout: Readout, answers: Answers) -> Float[Tensor, " row"]:
 
 def logprob(readout: Readout, answers: Answers) -> Float[Tensor, " row"]:
     """Natural logarithm of the correct answer's probability."""
-    return readout.logit(answers.correct) - readout.log_total()
+    top, total = readout.softmax_parts()
+    return readout.logit(answers.correct) - top - total.log()
 
 
 def prob(readout: Readout, answers: Answers) -> Float[Tensor, " row"]:
     """Probability of the correct answer."""
-    return logprob(readout, answers).exp()
+    top, total = readout.softmax_parts()
+    return (readout.logit(answers.correct) - top).exp() / total
 
 
 def logit_diff(readout: Readout, answers: Answers) -> Float[Tensor, " row"]:

@@ -18,7 +18,7 @@ from .families import adapter_for
 from .hub import HUB_ID, snapshot, unknown
 from .model import LoadedModel
 from .pull import pull
-from .reading import reading
+from .reading import in_one_line
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +85,7 @@ def load(
         files = find(name, notify, allow_pickle=allow_pickle)
         hf = read_weights(files, number, allow_pickle=allow_pickle)
         tokenizer = tokenizer or read_tokenizer(files)
-        with reading(f"{name!r} onto {place}"):
-            hf.to(place)
+        put_on(hf, place)
     adapter = adapter_for(hf)
     check_model(hf)
     return cls(hf, check_tokenizer(tokenizer, hf), adapter, name)
@@ -126,6 +125,16 @@ def read_weights(files: Path, dtype: torch.dtype, *, allow_pickle: bool) -> PreT
 def read_tokenizer(files: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or GGUF file."""
     return gguf.read_tokenizer(files) if files.is_file() else folder.read_tokenizer(files)
+
+
+def put_on(hf: PreTrainedModel, place: torch.device) -> None:
+    """Move a model read from files; ModelError where the device cannot hold it."""
+    try:
+        hf.to(place)
+    except RuntimeError as error:
+        raise ModelError(
+            f"cannot put the model on {place}: {in_one_line(error)}; give device='cpu' or a smaller dtype"
+        ) from error
 
 
 def as_it_is(
