@@ -127,7 +127,7 @@ def read(final_logits, metric, correct, incorrect=None):
     if metric == "logit_diff":
         return final_logits[:, correct] - final_logits[:, incorrect]
     logprob = final_logits.log_softmax(-1)[:, correct]
-    return logprob.exp() if metric == "prob" else logprob
+    return final_logits.softmax(-1)[:, correct] if metric == "prob" else logprob
 
 
 def trace(hf, ids, subject_span, noise, correct, *, state="resid", window=10, direction="restore", metric="prob", incorrect=None, sites=None):
