@@ -1,157 +1,82 @@
 """One pass of a chunk's units up the layers, in one buffer of changed tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from patchpoint.models.families import Rotary
+from patchpoint.models.families import Block
 
 from .edits import Placed, RowEdit, row_edits
-from .memory import even_cuts
-from .packed import Piece, after_attention, block_step, heads, last_step
+from .packed import Projections, Visit, after_attention, block_step, last_step, mixed_heads
 from .plan import Group
-from .run import Run, tile_rows, whole_prompt_tiles
-
-PREFIX_TILE_BYTES = 2**26
-"""Most bytes of keys and values of unchanged tokens gathered for one tile."""
+from .run import Run, base_tiles
+from .tiles import Slab, SlabTile, angles_at, base_rows, own_base_rows, pieces_of, slab_tiles
 
 StageEdits = dict[str, list[RowEdit]]
 
 
-@dataclass(frozen=True, eq=False)
-class Slab:
-    """Consecutive units of one group inside a tile."""
-
-    group: Group
-    first_unit: int
-    units: int
-
-    @property
-    def state_start(self) -> int:
-        """State row of the first unit."""
-        return self.group.state_start + self.first_unit * self.group.width
-
-    @property
-    def n_rows(self) -> int:
-        """State rows of all its units."""
-        return self.units * self.group.width
-
-
 def final_resid(base: Run, groups: Sequence[Group]) -> Float[Tensor, "unit d_model"]:
     """Every unit's stream after the last block at its final token."""
-    blocks = base.model.adapter.blocks
+    last_layer = base.model.n_layers - 1
     last, like = groups[-1], base.resid[0]
     state = like.new_empty((last.state_start + len(last.units) * last.width, like.shape[1]))
     final = like.new_empty((last.unit_start + len(last.units), like.shape[1]))
     _enter(base, groups, -1, state)
-    for layer in range(len(blocks) - 1):
+    for layer in range(last_layer + 1):
         edits = _edits_at_work(base, groups, layer)
-        for slabs in _tiles(base, groups, layer):
-            _step(base, layer, slabs, state, edits)
-        _enter(base, groups, layer, state)
-    layer, block = len(blocks) - 1, blocks[-1]
-    edits = _edits_at_work(base, groups, layer)
-    for slabs in _tiles(base, groups, layer):
-        rotary, pieces = _angles(base, slabs), _pieces(base, layer, slabs)
-        starts = _slab_starts([slab.units for slab in slabs])
-
-        def visit(
-            component: str, rows: Tensor, slabs: list[Slab] = slabs, starts: list[int] = starts
-        ) -> None:
-            for edit in edits.get(component, ()):
-                for slab, start in zip(slabs, starts, strict=True):
-                    edit.apply(rows, slab.group.unit_start + slab.first_unit, slab.units, start)
-
-        done = last_step(block, _gathered(state, slabs), rotary, pieces, visit)
-        for slab, start in zip(slabs, starts, strict=True):
-            unit = slab.group.unit_start + slab.first_unit
-            final[unit : unit + slab.units] = done[start : start + slab.units]
-    _enter(base, groups, layer, final)
+        tiles = slab_tiles(base, groups, layer)
+        base_q = _base_q(base, layer) if any(tile.fresh for tile in tiles) else None
+        for tile in tiles:
+            resid = tile.gathered(state)
+            qkv = _projections(base, layer, tile, resid, base_q)
+            pieces = pieces_of(base, layer, tile)
+            block = base.model.adapter.blocks[layer]
+            if layer < last_layer:
+                block_step(block, resid, qkv, pieces, _state_visit(tile, edits))
+                tile.put_back(resid, state)
+            else:
+                done = last_step(block, resid, qkv, pieces, _final_visit(tile, edits))
+                for slab, start in zip(tile.slabs, tile.unit_starts, strict=True):
+                    final[slab.unit_start : slab.unit_start + slab.n_units] = done[
+                        start : start + slab.n_units
+                    ]
+        _enter(base, groups, layer, state if layer < last_layer else final)
     return final
 
 
-def _step(base: Run, layer: int, slabs: list[Slab], state: Tensor, edits: StageEdits) -> None:
-    """One tile through one block, in place on the state."""
-    starts = _slab_starts([slab.n_rows for slab in slabs])
+def _state_visit(tile: SlabTile, edits: StageEdits) -> Visit:
+    def visit(component: str, rows: Tensor) -> None:
+        for edit in edits.get(component, ()):
+            for slab, start in zip(tile.slabs, tile.row_starts, strict=True):
+                edit.apply(rows, slab.state_start, slab.n_rows, start)
+
+    return visit
+
+
+def _final_visit(tile: SlabTile, edits: StageEdits) -> Visit:
+    """As `_state_visit`, for the last block's one row per unit."""
 
     def visit(component: str, rows: Tensor) -> None:
         for edit in edits.get(component, ()):
-            for slab, start in zip(slabs, starts, strict=True):
-                edit.apply(rows, slab.state_start, slab.n_rows, start)
+            for slab, start in zip(tile.slabs, tile.unit_starts, strict=True):
+                edit.apply(rows, slab.unit_start, slab.n_units, start)
 
-    resid = _gathered(state, slabs)
-    block_step(
-        base.model.adapter.blocks[layer], resid, _angles(base, slabs), _pieces(base, layer, slabs), visit
-    )
-    if len(slabs) > 1:
-        for slab, start in zip(slabs, starts, strict=True):
-            state[slab.state_start : slab.state_start + slab.n_rows] = resid[start : start + slab.n_rows]
+    return visit
 
 
-def _slab_starts(sizes: list[int]) -> list[int]:
-    starts, at = [], 0
-    for size in sizes:
-        starts.append(at)
-        at += size
-    return starts
-
-
-def _gathered(state: Tensor, slabs: list[Slab]) -> Tensor:
-    """The tile's rows: a view of the state for one slab, a copy for several."""
-    parts = [state[slab.state_start : slab.state_start + slab.n_rows] for slab in slabs]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _tiles(base: Run, groups: Sequence[Group], layer: int) -> list[list[Slab]]:
-    """The units at work in a block, cut into tiles of about equal row counts."""
-    block = base.model.adapter.blocks[layer]
-    most = tile_rows(base.model.device)
-    key_bytes = 2 * block.n_kv_heads * block.d_head * base.model.dtype.itemsize
-    members = [(group, index) for group in groups for index in range(group.entered_before(layer))]
-    if not members:
-        return []
-    costs = [max(g.width, g.n_tokens * key_bytes * most // PREFIX_TILE_BYTES) for g, _ in members]
-    tiles, first = [], 0
-    for end in even_cuts(costs, most):
-        slabs: list[Slab] = []
-        for group, index in members[first:end]:
-            if slabs and slabs[-1].group is group:
-                slabs[-1] = Slab(group, slabs[-1].first_unit, slabs[-1].units + 1)
-            else:
-                slabs.append(Slab(group, index, 1))
-        tiles.append(slabs)
-        first = end
-    return tiles
-
-
-def _pieces(base: Run, layer: int, slabs: list[Slab]) -> list[Piece]:
-    pieces, start = [], 0
-    for slab in slabs:
-        k = v = None
-        if slab.group.first:
-            rows = _base_rows(base, slab, 0, slab.group.first)
-            k, v = base.kept["k"][layer][rows], base.kept["v"][layer][rows]
-        pieces.append(Piece(start, slab.units, slab.group.width, k, v))
-        start += slab.n_rows
-    return pieces
-
-
-def _angles(base: Run, slabs: list[Slab]) -> Rotary | None:
-    if base.rotary is None:
-        return None
-    rows = [_base_rows(base, slab, slab.group.first, slab.group.n_tokens).flatten() for slab in slabs]
-    return base.rotary.at(torch.cat(rows))
-
-
-def _base_rows(base: Run, slab: Slab, first: int, stop: int) -> Int[Tensor, "unit token"]:
-    """The base run's rows of each unit's tokens first ... stop - 1."""
-    units = slab.group.units[slab.first_unit : slab.first_unit + slab.units]
-    offsets = torch.tensor([base.packing.offsets[unit.prompt] for unit in units])
-    rows = offsets[:, None] + torch.arange(first, stop)
-    return rows.to(base.resid[0].device)
+def _projections(base: Run, layer: int, tile: SlabTile, resid: Tensor, base_q: Tensor | None) -> Projections:
+    """Queries, keys and values of the tile's rows; those of tokens still equal to the base are the base's."""
+    block, rows = base.model.adapter.blocks[layer], own_base_rows(base, tile)
+    if not tile.fresh or base_q is None:
+        return block.qkv(block.attn_in(resid), angles_at(base, rows))
+    q, k, v = base_q[rows], base.kept["k"][layer][rows], base.kept["v"][layer][rows]
+    changed = torch.tensor(tile.changed_rows(), device=resid.device)
+    new = block.qkv(block.attn_in(resid[changed]), angles_at(base, rows[changed]))
+    for projection, mine in zip((q, k, v), new, strict=True):
+        projection[changed] = mine
+    return q, k, v
 
 
 def _edits_at_work(base: Run, groups: Sequence[Group], layer: int) -> StageEdits:
@@ -182,19 +107,17 @@ def _enter(base: Run, groups: Sequence[Group], layer: int, rows: Tensor) -> None
         if first == end:
             continue
         slab = Slab(group, first, end - first)
-        taken = base.resid[layer + 1][
-            _base_rows(base, slab, group.n_tokens - 1 if last else group.first, group.n_tokens).flatten()
-        ]
-        start = group.unit_start + first if last else slab.state_start
+        from_token = group.n_tokens - 1 if last else group.first
+        taken = base.resid[layer + 1][base_rows(base, slab, from_token, group.n_tokens).flatten()]
+        start = slab.unit_start if last else slab.state_start
         rows[start : start + len(taken)] = taken
         for index in range(first, end):
             entering += _placed(base, group, index, layer)
     inside = [item for item in entering if item[0].stage != "resid_post"]
     if inside:
         _enter_inside(base, layer, rows, inside)
-    for edit in row_edits(base.model, [item for item in entering if item[0].stage == "resid_post"]).get(
-        "resid_post", ()
-    ):
+    behind = [item for item in entering if item[0].stage == "resid_post"]
+    for edit in row_edits(base.model, behind).get("resid_post", ()):
         edit.apply(rows, 0, len(rows), 0)
 
 
@@ -205,9 +128,9 @@ def _enter_inside(base: Run, layer: int, rows: Tensor, changes: list[Placed]) ->
     """
     places = sorted(
         {
-            (row, base.packing.offsets[c.prompt] + p)
-            for c, _, at in changes
-            for row, p in zip(at, c.positions, strict=True)
+            (row, base.packing.offsets[change.prompt] + position)
+            for change, _, at in changes
+            for row, position in zip(at, change.positions, strict=True)
         }
     )
     compact = {row: number for number, (row, _) in enumerate(places)}
@@ -219,14 +142,19 @@ def _enter_inside(base: Run, layer: int, rows: Tensor, changes: list[Placed]) ->
             edit.apply(values, 0, len(values), 0)
 
     if layer < 0:
-        ids, positions = base.ids[source], base.positions[source]
-        embed = base.model.adapter.embed(ids)
+        embed = base.model.adapter.embed(base.ids[source])
         visit("embed", embed)
-        resid = base.model.adapter.resid_pre(embed, positions)
+        resid = base.model.adapter.resid_pre(embed, base.positions[source])
     else:
         resid = base.resid[layer][source]
         after_attention(base.model.adapter.blocks[layer], resid, _base_z(base, layer)[source], visit)
     rows[torch.tensor([row for row, _ in places], device=rows.device)] = resid
+
+
+def _base_q(base: Run, layer: int) -> Float[Tensor, "row head d_head"]:
+    """The base run's queries, computed again: runs keep keys and values only."""
+    block = base.model.adapter.blocks[layer]
+    return torch.cat([_base_projections(base, block, layer, t.start, t.stop)[0] for t in base_tiles(base)])
 
 
 def _base_z(base: Run, layer: int) -> Float[Tensor, "row head d_head"]:
@@ -234,9 +162,14 @@ def _base_z(base: Run, layer: int) -> Float[Tensor, "row head d_head"]:
     if "z" in base.kept:
         return base.kept["z"][layer]
     block = base.model.adapter.blocks[layer]
-    parts = []
-    for tile in whole_prompt_tiles(base.packing, tile_rows(base.model.device)):
-        angles = None if base.rotary is None else base.rotary.between(tile.start, tile.stop)
-        resid = base.resid[layer][tile.start : tile.stop]
-        parts.append(heads(block, resid, angles, tile.pieces, lambda component, rows: None))
-    return torch.cat(parts)
+    return torch.cat(
+        [
+            mixed_heads(block, _base_projections(base, block, layer, tile.start, tile.stop), tile.pieces)
+            for tile in base_tiles(base)
+        ]
+    )
+
+
+def _base_projections(base: Run, block: Block, layer: int, start: int, stop: int) -> Projections:
+    angles = None if base.rotary is None else base.rotary.between(start, stop)
+    return block.qkv(block.attn_in(base.resid[layer][start:stop]), angles)

@@ -10,8 +10,10 @@ from torch import Tensor
 from patchpoint.errors import InvalidArgument, UnknownName
 from patchpoint.models.families import Adapter
 
-LOGITS_BYTES = 2**26
-"""Most bytes of whole rows of logits held at once."""
+LOGITS_ROWS, LOGITS_BYTES = 512, 2**27
+"""Most rows, and bytes, of whole logits held at once."""
+VOCAB_BLOCK = 1024
+"""Vocabulary entries unembedded in one product: its weights then stay in a CPU's cache."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,22 @@ class Readout:
         return self.adapter.unembed(self.final, distinct).float().gather(1, which[:, None])[:, 0]
 
     def of_whole_rows(
-        self, read: Callable[[Tensor, Tensor], Tensor], ids: Int[Tensor, " row"]
+        self, normalise: Callable[..., Tensor], ids: Int[Tensor, " row"]
     ) -> Float[Tensor, " row"]:
-        """`read(logits, ids)` of float32 logits [row, vocab], a few rows at a time."""
-        most = max(1, LOGITS_BYTES // (4 * self.adapter.d_vocab))
-        parts = [
-            read(self.adapter.unembed(self.final[rows], slice(None)).float(), ids[rows])
-            for rows in (slice(first, first + most) for first in range(0, len(ids), most))
-        ]
+        """One entry per row of torch's softmax or log_softmax of the float32 logits, a few rows at a time."""
+        d_vocab = self.adapter.d_vocab
+        most = min(LOGITS_ROWS, max(1, LOGITS_BYTES // (4 * d_vocab)), len(ids))
+        # Two buffers for all rows: fresh pages for each would cost as much as the softmax itself.
+        logits, normalised = self.final.new_empty((2, most, d_vocab), dtype=torch.float32)
+        parts = []
+        for first in range(0, len(ids), most):
+            final, mine = self.final[first : first + most], ids[first : first + most]
+            rows = slice(0, len(mine))
+            for start in range(0, d_vocab, VOCAB_BLOCK):
+                vocab = slice(start, min(start + VOCAB_BLOCK, d_vocab))
+                logits[rows, vocab] = self.adapter.unembed(final, vocab)
+            normalise(logits[rows], -1, out=normalised[rows])
+            parts.append(normalised[rows].gather(1, mine[:, None])[:, 0])
         return torch.cat(parts)
 
 
@@ -60,7 +70,7 @@ def logit(readout: Readout, answers: Answers) -> Float[Tensor, " row"]:
 
 def logprob(readout: Readout, answers: Answers) -> Float[Tensor, " row"]:
     """Natural logarithm of the correct answer's probability."""
-    return readout.of_whole_rows(lambda logits, ids: _entry(logits.log_softmax(-1), ids), answers.correct)
+    return readout.of_whole_rows(torch.log_softmax, answers.correct)
 
 
 def prob(readout: Readout, answers: Answers) -> Float[Tensor, " row"]:
@@ -69,11 +79,7 @@ def prob(readout: Readout, answers: Answers) -> Float[Tensor, " row"]:
     By PyTorch's softmax of whole rows, as on the plain model: on a CPU its sum is off by up to 1e-5 of the
     probability, more than everything else here, so another summation would differ from users' own loops.
     """
-    return readout.of_whole_rows(lambda logits, ids: _entry(logits.softmax(-1), ids), answers.correct)
-
-
-def _entry(rows: Float[Tensor, "row vocab"], ids: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
-    return rows.gather(1, ids[:, None])[:, 0]
+    return readout.of_whole_rows(torch.softmax, answers.correct)
 
 
 def logit_diff(readout: Readout, answers: Answers) -> Float[Tensor, " row"]:

@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F_
 from torch import Tensor
 
-from patchpoint.models.families import Block, Rotary
+from patchpoint.models.families import Block
 
+Projections = tuple[Tensor, Tensor, Tensor]
+"""Queries [R, H, K], keys and values [R, G, K] of the same rows."""
 Visit = Callable[[str, Tensor], None]
 """Called with a component's name and rows as soon as they exist; may change them in place."""
 
@@ -40,20 +42,18 @@ class Piece:
 
 
 def block_step(
-    block: Block, resid_RD: Tensor, rotary_R: Rotary | None, pieces: Sequence[Piece], visit: Visit
+    block: Block, resid_RD: Tensor, qkv: Projections, pieces: Sequence[Piece], visit: Visit
 ) -> None:
-    """Take the rows' residual stream through one block, in place."""
-    after_attention(block, resid_RD, heads(block, resid_RD, rotary_R, pieces, visit), visit)
+    """Take the rows' residual stream through one block, in place, from their projections on."""
+    visit("k", qkv[1])
+    visit("v", qkv[2])
+    after_attention(block, resid_RD, mixed_heads(block, qkv, pieces), visit)
 
 
-def heads(
-    block: Block, resid_RD: Tensor, rotary_R: Rotary | None, pieces: Sequence[Piece], visit: Visit
-) -> Tensor:
+def mixed_heads(block: Block, qkv: Projections, pieces: Sequence[Piece]) -> Tensor:
     """Each head's mixture of values, `z`, for all rows."""
-    q_RHK, k_RGK, v_RGK = block.qkv(block.attn_in(resid_RD), rotary_R)
-    visit("k", k_RGK)
-    visit("v", v_RGK)
-    z_RHK = torch.empty_like(q_RHK)
+    q_RHK, k_RGK, v_RGK = qkv
+    z_RHK = q_RHK.new_empty(q_RHK.shape)
     for piece in pieces:
         rows = slice(piece.start, piece.stop)
         z_NHWK = _attend(block, piece, q_RHK[rows], k_RGK[rows], v_RGK[rows], piece.width)
@@ -62,10 +62,10 @@ def heads(
 
 
 def last_step(
-    block: Block, resid_RD: Tensor, rotary_R: Rotary | None, pieces: Sequence[Piece], visit: Visit
+    block: Block, resid_RD: Tensor, qkv: Projections, pieces: Sequence[Piece], visit: Visit
 ) -> Tensor:
     """The last block for each unit's final token alone: the stream after it, shape [unit, d_model]."""
-    q_RHK, k_RGK, v_RGK = block.qkv(block.attn_in(resid_RD), rotary_R)
+    q_RHK, k_RGK, v_RGK = qkv
     finals = torch.cat(
         [torch.arange(p.start + p.width - 1, p.stop, p.width, device=resid_RD.device) for p in pieces]
     )

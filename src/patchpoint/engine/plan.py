@@ -38,6 +38,11 @@ class Unit:
         return min(p for change in self.changes for p in change.positions)
 
     @property
+    def first_changed(self) -> list[int]:
+        """The tokens that differ behind the block of entry."""
+        return sorted({p for change in self.changes if change.layer == self.entry for p in change.positions})
+
+    @property
     def width(self) -> int:
         """Tokens from the first that differs to the last."""
         return self.n_tokens - self.first

@@ -159,7 +159,8 @@ def _through_block(
                 found[component][tile.start : tile.stop] = rows
 
         angles = None if rotary is None else rotary.between(tile.start, tile.stop)
-        block_step(block, stream[tile.start : tile.stop], angles, tile.pieces, visit)
+        resid = stream[tile.start : tile.stop]
+        block_step(block, resid, block.qkv(block.attn_in(resid), angles), tile.pieces, visit)
     return found
 
 
@@ -208,6 +209,11 @@ class Tile:
     start: int
     stop: int
     pieces: list[Piece]
+
+
+def base_tiles(run: Run) -> list[Tile]:
+    """The tiles of a run's own packed rows."""
+    return whole_prompt_tiles(run.packing, tile_rows(run.model.device))
 
 
 def whole_prompt_tiles(packing: Packing, most_rows: int) -> list[Tile]:
