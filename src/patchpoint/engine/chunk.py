@@ -9,7 +9,7 @@ from torch import Tensor
 from patchpoint.models.families import Block
 
 from .edits import Placed, RowEdit, row_edits
-from .packed import Projections, Visit, after_attention, block_step, last_step, mixed_heads
+from .packed import Projections, Visit, after_attention, block_step, final_rows, last_step, mixed_heads
 from .plan import Group
 from .run import Run, base_tiles
 from .tiles import Slab, SlabTile, angles_at, base_rows, own_base_rows, pieces_of, slab_tiles
@@ -29,21 +29,43 @@ def final_resid(base: Run, groups: Sequence[Group]) -> Float[Tensor, "unit d_mod
         tiles = slab_tiles(base, groups, layer)
         base_q = _base_q(base, layer) if any(tile.fresh for tile in tiles) else None
         for tile in tiles:
-            resid = tile.gathered(state)
-            qkv = _projections(base, layer, tile, resid, base_q)
-            pieces = pieces_of(base, layer, tile)
-            block = base.model.adapter.blocks[layer]
             if layer < last_layer:
-                block_step(block, resid, qkv, pieces, _state_visit(tile, edits))
-                tile.put_back(resid, state)
+                _step(base, layer, tile, state, base_q, edits)
             else:
-                done = last_step(block, resid, qkv, pieces, _final_visit(tile, edits))
-                for slab, start in zip(tile.slabs, tile.unit_starts, strict=True):
-                    final[slab.unit_start : slab.unit_start + slab.n_units] = done[
-                        start : start + slab.n_units
-                    ]
+                _last_step(base, tile, state, final, base_q, edits)
         _enter(base, groups, layer, state if layer < last_layer else final)
     return final
+
+
+def _step(
+    base: Run, layer: int, tile: SlabTile, state: Tensor, base_q: Tensor | None, edits: StageEdits
+) -> None:
+    """One tile through one block, in place on the state."""
+    resid = tile.gathered(state)
+    qkv = _projections(base, layer, tile, resid, base_q)
+    block = base.model.adapter.blocks[layer]
+    block_step(block, resid, qkv, pieces_of(base, layer, tile), _state_visit(tile, edits))
+    tile.put_back(resid, state)
+
+
+def _last_step(
+    base: Run, tile: SlabTile, state: Tensor, final: Tensor, base_q: Tensor | None, edits: StageEdits
+) -> None:
+    """One tile through the last block; only its units' final tokens are written, to `final`."""
+    layer = base.model.n_layers - 1
+    block, pieces = base.model.adapter.blocks[layer], pieces_of(base, layer, tile)
+    resid = tile.gathered(state)
+    finals = final_rows(pieces, resid.device)
+    if tile.fresh:
+        q, k, v = _projections(base, layer, tile, resid, base_q)
+        q = q[finals]
+    else:
+        attn_in, rows = block.attn_in(resid), own_base_rows(base, tile)
+        q = block.q(attn_in[finals], angles_at(base, rows[finals]))
+        k, v = block.kv(attn_in, angles_at(base, rows))
+    done = last_step(block, resid[finals], q, (k, v), pieces, _final_visit(tile, edits))
+    for slab, start in zip(tile.slabs, tile.unit_starts, strict=True):
+        final[slab.unit_start : slab.unit_start + slab.n_units] = done[start : start + slab.n_units]
 
 
 def _state_visit(tile: SlabTile, edits: StageEdits) -> Visit:

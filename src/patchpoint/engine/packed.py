@@ -61,15 +61,24 @@ def mixed_heads(block: Block, qkv: Projections, pieces: Sequence[Piece]) -> Tens
     return z_RHK
 
 
+def final_rows(pieces: Sequence[Piece], device: torch.device) -> Tensor:
+    """Row of each unit's final token, shape [unit]."""
+    return torch.cat([torch.arange(p.start + p.width - 1, p.stop, p.width, device=device) for p in pieces])
+
+
 def last_step(
-    block: Block, resid_RD: Tensor, qkv: Projections, pieces: Sequence[Piece], visit: Visit
+    block: Block,
+    resid_UD: Tensor,
+    q_UHK: Tensor,
+    kv: tuple[Tensor, Tensor],
+    pieces: Sequence[Piece],
+    visit: Visit,
 ) -> Tensor:
-    """The last block for each unit's final token alone: the stream after it, shape [unit, d_model]."""
-    q_RHK, k_RGK, v_RGK = qkv
-    finals = torch.cat(
-        [torch.arange(p.start + p.width - 1, p.stop, p.width, device=resid_RD.device) for p in pieces]
-    )
-    q_UHK, resid_UD = q_RHK[finals], resid_RD[finals]
+    """The last block for each unit's final token alone: the stream after it, shape [unit, d_model].
+
+    `resid_UD` and `q_UHK` have one row per unit, keys and values one per row of the tile.
+    """
+    k_RGK, v_RGK = kv
     z_UHK = torch.empty_like(q_UHK)
     first = 0
     for piece in pieces:

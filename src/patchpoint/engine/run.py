@@ -1,7 +1,7 @@
 """A run: one batch of prompts through the model once, keeping what sweeps and sources need."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,10 @@ class Run:
     def cache(self) -> "Cache":
         """Activations by site: `run.cache[Site(3, "attn_out")]`."""
         return Cache(self)
+
+    def scored(self, correct: tuple[int, ...], incorrect: tuple[int, ...] | None) -> "Run":
+        """This run with answers to score, one token per prompt."""
+        return replace(self, batch=Batch(self.batch.tokens, correct, incorrect))
 
     @cached_property
     def logits(self) -> Float[Tensor, "prompt vocab"]:

@@ -144,22 +144,19 @@ def trace(  # noqa: PLR0913 (the public contract: one function for one experimen
     )
     found = SubjectPrompt.from_text(model, prompt, subject=subject, bos=bos)
     corruption = corrupted_by(model, found, noise, samples, seed)
-    correct_id, incorrect_id, found = _answers(model, found, answer, incorrect, metric)
+    right, wrong, found = _answers(model, found, answer, incorrect, metric)
 
-    batch = Batch((found.ids,), (correct_id,), None if incorrect_id is None else (incorrect_id,))
     keep = () if state == "resid" else (STATES[state],)
-    clean = model.run(batch, keep=keep, memory_gib=memory_gib)
-    subject_tokens = Site(0, "embed", tuple(range(*found.subject_span)))
-    corrupt = model.run(
-        batch.repeat(len(corruption.added)),
-        edits=[Edit(subject_tokens, "add", corruption.added)],
-        keep=keep,
-        memory_gib=memory_gib,
-    )
+    plain = model.run(Batch((found.ids,)), keep=keep, memory_gib=memory_gib)
+    correct_id = int(plain.logits[0].argmax()) if right is None else right
+    clean = plain.scored((correct_id,), None if wrong is None else (wrong,))
+    batch = clean.batch.repeat(len(corruption.added))
+    noised = Edit(Site(0, "embed", tuple(range(*found.subject_span))), "add", corruption.added)
+    corrupt = model.run(batch, edits=[noised], keep=keep, memory_gib=memory_gib)
     if direction == "restore":
         base, source = corrupt, clean
     else:
-        base, source = model.run(batch.repeat(len(corruption.added)), keep=(), memory_gib=memory_gib), corrupt
+        base, source = model.run(batch, keep=(), memory_gib=memory_gib), corrupt
     values = _exchange_each_state(base, source, found.subject_span[0], state, window, metric, memory_gib)
     return Trace(
         prompt=found,
@@ -195,12 +192,13 @@ def _exchange_each_state(
         for token in range(first, n_tokens)
         for layer in range(n_layers)
     ]
-    untouched = np.broadcast_to(base_values(base, metric).numpy(), (first, n_layers, len(base.batch.tokens)))
-    swept = sweep(base, variants, metric, memory_gib=memory_gib).values.reshape(
-        n_tokens - first, n_layers, -1
-    )
+    swept = sweep(base, variants, metric, memory_gib=memory_gib).values
+    values = swept.reshape(n_tokens - first, n_layers, -1)
+    if first:
+        untouched = np.broadcast_to(base_values(base, metric).numpy(), (first, *values.shape[1:]))
+        values = np.concatenate([untouched, values])
     return xr.DataArray(
-        np.concatenate([untouched, swept]),
+        values,
         dims=("token", "layer", "sample"),
         coords={"token": np.arange(n_tokens), "layer": np.arange(n_layers)},
     )
@@ -219,14 +217,14 @@ def _layers(state: str, layer: int, window: int, n_layers: int) -> range:
 
 def _answers(
     model: Model, prompt: SubjectPrompt, answer: str | None, incorrect: str | None, metric: str
-) -> tuple[int, int | None, SubjectPrompt]:
-    """Answer tokens in context, and the prompt with the tokens that both answers share moved to its end."""
+) -> tuple[int | None, int | None, SubjectPrompt]:
+    """Given answers' tokens in context, and the prompt with the tokens that both share moved to its end."""
     if metric == "logit_diff" and incorrect is None:
         raise InvalidArgument("metric logit_diff compares two answers; give incorrect= as well")
     if answer is None:
         if incorrect is not None:
             raise InvalidArgument("an incorrect answer needs the correct one beside it; give answer= as well")
-        return int(model.run(Batch((prompt.ids,)), keep=()).logits[0].argmax()), None, prompt
+        return None, None, prompt
     right = answer_ids(model.tokenizer, prompt.text, answer, prompt.bos).ids
     if incorrect is None:
         return right[0], None, prompt

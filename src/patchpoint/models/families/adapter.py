@@ -67,6 +67,15 @@ class Block(ABC):
     def qkv(self, attn_in: Resid, rotary: Rotary | None) -> tuple[Heads, KVHeads, KVHeads]:
         """Queries, keys and values, the first two with positions rotated in."""
 
+    def q(self, attn_in: Resid, rotary: Rotary | None) -> Heads:
+        """Queries alone."""
+        return self.qkv(attn_in, rotary)[0]
+
+    def kv(self, attn_in: Resid, rotary: Rotary | None) -> tuple[KVHeads, KVHeads]:
+        """Keys and values alone."""
+        _, k, v = self.qkv(attn_in, rotary)
+        return k, v
+
     @abstractmethod
     def attn_out(self, z: Heads) -> Resid:
         """What attention adds to the residual stream: output projection, bias and any norm behind it."""

@@ -1,5 +1,6 @@
 """GPT-2: layer norms, learned positions, fused q/k/v in transposed linear maps."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -29,6 +30,20 @@ class GPT2Block(Block):
         fused = self.attn.c_attn(attn_in).unflatten(-1, (3, self.n_heads, self.d_head))
         q, k, v = fused.unbind(1)
         return q, k, v
+
+    def q(self, attn_in: Resid, rotary: Rotary | None) -> Heads:
+        """The first third alone."""
+        return self._part(attn_in, slice(0, self.n_heads * self.d_head))[:, 0]
+
+    def kv(self, attn_in: Resid, rotary: Rotary | None) -> tuple[KVHeads, KVHeads]:
+        """The other two thirds alone."""
+        k, v = self._part(attn_in, slice(self.n_heads * self.d_head, None)).unbind(1)
+        return k, v
+
+    def _part(self, attn_in: Resid, columns: slice) -> Float[Tensor, "row part head d_head"]:
+        fused = self.attn.c_attn
+        out = torch.addmm(fused.bias[columns], attn_in, fused.weight[:, columns])
+        return out.view(len(attn_in), -1, self.n_heads, self.d_head)
 
     def attn_out(self, z: Heads) -> Resid:
         """The output projection."""
