@@ -105,7 +105,7 @@ def _edits_at_work(base: Run, groups: Sequence[Group], layer: int) -> StageEdits
     """Edits in this block of units that entered below it."""
     found = []
     for group in groups:
-        for index in range(group.entered_before(layer)):
+        for index in group.edited_above_entry.get(layer, ()):
             found += _placed(base, group, index, layer)
     return row_edits(base.model, found)
 
@@ -180,8 +180,9 @@ def _base_q(base: Run, layer: int) -> Float[Tensor, "row head d_head"]:
 
 
 def _base_z(base: Run, layer: int) -> Float[Tensor, "row head d_head"]:
-    """The base run's `z`, kept or computed again."""
-    if "z" in base.kept:
+    """The base run's `z` before any edit of its own, kept or computed again."""
+    edited = any(edit.site.component == "z" and edit.site.layer == layer for edit in base.edits)
+    if "z" in base.kept and not edited:
         return base.kept["z"][layer]
     block = base.model.adapter.blocks[layer]
     return torch.cat(

@@ -1,7 +1,7 @@
 """From edits as written to edits of packed rows: checked once, looked up per tile."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +31,14 @@ class Change:
     positions: tuple[int, ...]
     picks: tuple[int, ...]
     """Which of the edit's value rows belong to `positions`."""
+
+    def only(self, wanted: Callable[[int], bool]) -> "Change":
+        """This change on those of its tokens that are wanted."""
+        kept = [i for i, p in enumerate(self.positions) if wanted(p)]
+        if len(kept) == len(self.positions):
+            return self
+        positions, picks = tuple(self.positions[i] for i in kept), tuple(self.picks[i] for i in kept)
+        return replace(self, positions=positions, picks=picks)
 
 
 def resolve(model: "Model", edit: Edit, prompt: int, lengths: Sequence[int]) -> Change:

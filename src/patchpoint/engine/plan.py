@@ -6,16 +6,17 @@ tokens from there on, its suffix) and up to its first edited block (it enters th
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from .edits import STAGES, Change, resolve
 from .memory import budget_bytes, take_within
 from .run import Run
 from .sites import Variant
-
-if TYPE_CHECKING:
-    from .model import Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,17 +26,13 @@ class Unit:
     variant: int
     prompt: int
     n_tokens: int
+    base_row: int
+    """The base run's row of the prompt's first token."""
     changes: tuple[Change, ...]
-
-    @property
-    def entry(self) -> int:
-        """The block behind which the unit first differs from its base; -1 before block 0."""
-        return self.changes[0].layer
-
-    @property
-    def first(self) -> int:
-        """The first token that differs."""
-        return min(p for change in self.changes for p in change.positions)
+    entry: int
+    """The block behind which the unit first differs from its base; -1 before block 0."""
+    first: int
+    """The first token that differs."""
 
     @property
     def first_changed(self) -> list[int]:
@@ -69,36 +66,74 @@ class Group:
         """How many units, the leading ones, entered behind a block below `layer`."""
         return bisect_left(self.units, layer, key=lambda unit: unit.entry)
 
+    @cached_property
+    def base_starts(self) -> Int[Tensor, " unit"]:
+        """Each unit's `base_row`."""
+        return torch.tensor([unit.base_row for unit in self.units])
+
+    @cached_property
+    def edited_above_entry(self) -> dict[int, list[int]]:
+        """By block, the units that it changes after they entered below it."""
+        found: dict[int, list[int]] = {}
+        for index, unit in enumerate(self.units):
+            for layer in {change.layer for change in unit.changes if change.layer > unit.entry}:
+                found.setdefault(layer, []).append(index)
+        return found
+
     def state_rows(self, index: int, positions: Sequence[int]) -> list[int]:
         """State rows of a unit's tokens."""
         start = self.state_start + index * self.width - self.first
         return [start + p for p in positions]
 
 
-def units_of(model: "Model", variants: Sequence[Variant], lengths: Sequence[int]) -> list[Unit]:
+def units_of(base: Run, variants: Sequence[Variant]) -> list[Unit]:
     """All units that can differ from their base at the final token; the rest are left out."""
+    model, lengths = base.model, base.packing.lengths
+    own = [[resolve(model, edit, p, lengths) for edit in base.edits] for p in range(len(lengths))]
     units = []
     for number, variant in enumerate(variants):
         for prompt, n_tokens in enumerate(lengths):
             changes = [
                 _reaching(resolve(model, e, prompt, lengths), n_tokens, model.n_layers) for e in variant.edits
             ]
-            acting = sorted(
-                (c for c in changes if c.positions), key=lambda c: (c.layer, STAGES.index(c.stage))
-            )
+            acting = sorted((c for c in changes if c.positions), key=_order)
             if acting:
-                units.append(Unit(number, prompt, n_tokens, tuple(acting)))
+                again = [_reaching(c, n_tokens, model.n_layers) for c in _made_again(own[prompt], acting)]
+                together = sorted([*(c for c in again if c.positions), *acting], key=_order)
+                base_row = base.packing.offsets[prompt]
+                units.append(
+                    Unit(
+                        number, prompt, n_tokens, base_row, tuple(together), acting[0].layer, first_of(acting)
+                    )
+                )
     return units
+
+
+def first_of(changes: Sequence[Change]) -> int:
+    """The first token that changes touch."""
+    return min(p for change in changes for p in change.positions)
+
+
+def _order(change: Change) -> tuple[int, int]:
+    return change.layer, STAGES.index(change.stage)
+
+
+def _made_again(own: list[Change], acting: list[Change]) -> list[Change]:
+    """The base run's own edits that must be made again, because a variant computes their rows anew.
+
+    Those are the ones above the block of entry, from the first changed token on, and within that block the
+    ones on tokens that the variant changes before its end.
+    """
+    entry, first = acting[0].layer, first_of(acting)
+    inside = {p for c in acting if c.layer == entry and c.stage != "resid_post" for p in c.positions}
+    kept = [c.only(lambda p: p >= first) for c in own if c.layer > entry]
+    kept += [c.only(inside.__contains__) for c in own if c.layer == entry]
+    return [change for change in kept if change.positions]
 
 
 def _reaching(change: Change, n_tokens: int, n_layers: int) -> Change:
     """The part of a change that can reach the final token: behind the last attention, only that token itself."""
-    if change.layer < n_layers - 1:
-        return change
-    kept = [i for i, p in enumerate(change.positions) if p == n_tokens - 1]
-    return replace(
-        change, positions=tuple(change.positions[i] for i in kept), picks=tuple(change.picks[i] for i in kept)
-    )
+    return change if change.layer < n_layers - 1 else change.only(lambda p: p == n_tokens - 1)
 
 
 def chunks_of(base: Run, units: list[Unit], memory_gib: float | None) -> list[list[Group]]:

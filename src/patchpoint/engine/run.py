@@ -21,7 +21,7 @@ from .sites import Edit, Site
 if TYPE_CHECKING:
     from .model import Model
 
-KEEPABLE = ("z", "attn_out", "mlp_out")
+KEEPABLE = ("z", "attn_out", "resid_mid", "mlp_out")
 CPU_TILE_ROWS = 1024
 """Rows of a tile on a CPU: large enough for full matrix-product speed, small enough to stay in its cache."""
 GPU_TILE_ROWS = 16384
@@ -31,7 +31,7 @@ GPU_TILE_ROWS = 16384
 class Run:
     """One forward pass of a batch. Rows are packed tokens, `packing` says whose.
 
-    The residual stream, keys and values are always kept; `z`, `attn_out` and `mlp_out` where asked for.
+    The residual stream, keys and values are always kept; the components of KEEPABLE where asked for.
     """
 
     model: "Model"
@@ -43,6 +43,8 @@ class Run:
     resid: tuple[Float[Tensor, "row d_model"], ...]
     """resid[k] is what block k reads, resid[n_layers] what the last block leaves."""
     kept: Mapping[str, tuple[Tensor, ...]] = field(repr=False)
+    edits: tuple[Edit, ...] = ()
+    """The edits it was run with; variants of this run carry them too."""
 
     @property
     def cache(self) -> "Cache":
@@ -69,8 +71,6 @@ class Run:
         """Activations of all packed rows at one component; InvalidArgument when the run did not keep it."""
         if component in ("resid_pre", "resid_post"):
             return self.resid[layer + (component == "resid_post")]
-        if component == "resid_mid":
-            return self.resid[layer] + self.rows("attn_out", layer)
         if component not in self.kept:
             raise InvalidArgument(
                 f"this run did not keep {component}; make it with model.run(..., keep=({component!r},))"
@@ -119,6 +119,7 @@ def forward(
     adapter = model.adapter
     packing = Packing(tuple(len(ids) for ids in batch.tokens))
     _check_keep(model, keep, packing, memory_gib)
+    keep = [name for name in keep if name != "resid_mid" or not adapter.blocks[0].parallel]
     ids, positions = packed_ids(batch, packing, model.device)
     tables = {n: adapter.rotary(n) for n in set(packing.lengths)}
     angles = [table for prompt in packing.order if (table := tables[packing.lengths[prompt]]) is not None]
@@ -139,7 +140,7 @@ def forward(
         for name, layers in kept.items():
             layers.append(rows_of[name])
     layers_of = {name: tuple(layers) for name, layers in kept.items()}
-    return Run(model, batch, packing, ids, positions, rotary, tuple(resid), layers_of)
+    return Run(model, batch, packing, ids, positions, rotary, tuple(resid), layers_of, tuple(edits))
 
 
 def _through_block(

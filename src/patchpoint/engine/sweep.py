@@ -38,8 +38,7 @@ def sweep(
     read = metric_named(metric)
     answers = _answers(base)
     listed = [as_variant(variant) for variant in variants]
-    lengths = base.packing.lengths
-    units = units_of(base.model, listed, lengths)
+    units = units_of(base, listed)
     values = _measure(base, base.final_resid, answers, read)[None].repeat(len(listed), 1)
     for groups in chunks_of(base, units, memory_gib):
         members = [unit for group in groups for unit in group.units]

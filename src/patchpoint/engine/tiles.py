@@ -10,7 +10,6 @@ from torch import Tensor
 
 from patchpoint.models.families import Rotary
 
-from .memory import even_cuts
 from .packed import Piece
 from .plan import Group
 from .run import Run, tile_rows
@@ -93,27 +92,38 @@ def slab_tiles(base: Run, groups: Sequence[Group], layer: int) -> list[SlabTile]
     key_bytes = 2 * block.n_kv_heads * block.d_head * base.model.dtype.itemsize
     tiles = []
     for fresh in (False, True):
-        members = []
+        slabs = []
         for group in groups:
-            older = group.entered_before(layer - 1)
-            which = range(older, group.entered_before(layer)) if fresh else range(older)
-            members += [(group, index) for index in which]
-        costs = [max(g.width, g.n_tokens * key_bytes * most // PREFIX_TILE_BYTES) for g, _ in members]
-        first = 0
-        for end in even_cuts(costs, most) if members else ():
-            tiles.append(SlabTile(_slabs(members[first:end]), fresh))
-            first = end
+            older, working = group.entered_before(layer - 1), group.entered_before(layer)
+            first, end = (older, working) if fresh else (0, older)
+            if first < end:
+                slabs.append(Slab(group, first, end - first))
+        costs = [max(s.group.width, s.group.n_tokens * key_bytes * most // PREFIX_TILE_BYTES) for s in slabs]
+        tiles += [SlabTile(cut, fresh) for cut in _cut(slabs, costs, most)]
     return tiles
 
 
-def _slabs(members: list[tuple[Group, int]]) -> list[Slab]:
-    slabs: list[Slab] = []
-    for group, index in members:
-        if slabs and slabs[-1].group is group:
-            slabs[-1] = Slab(group, slabs[-1].first_unit, slabs[-1].n_units + 1)
-        else:
-            slabs.append(Slab(group, index, 1))
-    return slabs
+def _cut(slabs: list[Slab], costs: list[int], most: int) -> list[list[Slab]]:
+    """Slabs cut into tiles of about equal cost, none above `most` unless a single unit is; costs are per unit."""
+    total = sum(slab.n_units * cost for slab, cost in zip(slabs, costs, strict=True))
+    if not total:
+        return []
+    goal = total / -(-total // most)
+    tiles: list[list[Slab]] = [[]]
+    filled = 0.0
+    for slab, cost in zip(slabs, costs, strict=True):
+        first = 0
+        while first < slab.n_units:
+            room = max(round((goal - filled) / cost), 0 if tiles[-1] else 1)
+            if room == 0:
+                tiles.append([])
+                filled = 0.0
+                continue
+            n = min(room, slab.n_units - first)
+            tiles[-1].append(Slab(slab.group, slab.first_unit + first, n))
+            first += n
+            filled += n * cost
+    return tiles
 
 
 def pieces_of(base: Run, layer: int, tile: SlabTile) -> list[Piece]:
@@ -135,9 +145,8 @@ def own_base_rows(base: Run, tile: SlabTile) -> Int[Tensor, " row"]:
 
 def base_rows(base: Run, slab: Slab, first: int, stop: int) -> Int[Tensor, "unit token"]:
     """The base run's rows of each unit's tokens first ... stop - 1."""
-    units = slab.group.units[slab.first_unit : slab.first_unit + slab.n_units]
-    offsets = torch.tensor([base.packing.offsets[unit.prompt] for unit in units])
-    return (offsets[:, None] + torch.arange(first, stop)).to(base.resid[0].device)
+    starts = slab.group.base_starts[slab.first_unit : slab.first_unit + slab.n_units]
+    return (starts[:, None] + torch.arange(first, stop)).to(base.resid[0].device)
 
 
 def angles_at(base: Run, rows: Int[Tensor, " row"]) -> Rotary | None:
