@@ -42,7 +42,7 @@ class Readout:
             rows = slice(0, len(mine))
             for start in range(0, d_vocab, VOCAB_BLOCK):
                 vocab = slice(start, min(start + VOCAB_BLOCK, d_vocab))
-                logits[rows, vocab] = self.adapter.unembed(final, vocab)
+                self.adapter.unembed(final, vocab, out=logits[rows, vocab])
             normalise(logits[rows], -1, out=normalised[rows])
             parts.append(normalised[rows].gather(1, mine[:, None])[:, 0])
         return torch.cat(parts)

@@ -110,19 +110,18 @@ def _cut(slabs: list[Slab], costs: list[int], most: int) -> list[list[Slab]]:
         return []
     goal = total / -(-total // most)
     tiles: list[list[Slab]] = [[]]
-    filled = 0.0
+    seen = 0
     for slab, cost in zip(slabs, costs, strict=True):
         first = 0
         while first < slab.n_units:
-            room = max(round((goal - filled) / cost), 0 if tiles[-1] else 1)
+            room = max(round((goal * len(tiles) - seen) / cost), 0 if tiles[-1] else 1)
             if room == 0:
                 tiles.append([])
-                filled = 0.0
                 continue
             n = min(room, slab.n_units - first)
             tiles[-1].append(Slab(slab.group, slab.first_unit + first, n))
             first += n
-            filled += n * cost
+            seen += n * cost
     return tiles
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 Heads = Float[Tensor, "row head d_head"]
@@ -88,6 +89,7 @@ class Block(ABC):
 class Adapter(ABC):
     """One loaded architecture. Positions count from 0 within each prompt."""
 
+    model: PreTrainedModel
     blocks: tuple[Block, ...]
     d_model: int
     d_vocab: int
@@ -113,18 +115,27 @@ class Adapter(ABC):
     def final(self, resid: Resid) -> Float[Tensor, "row d_final"]:
         """The stream after the final norm: what the unembedding reads."""
 
-    @abstractmethod
+    @property
+    def final_softcap(self) -> float | None:
+        """Logits x become cap * tanh(x / cap); None: they stay."""
+        return None
+
     def unembed(
-        self, final: Float[Tensor, "row d_final"], vocab: slice | Int[Tensor, " chosen"]
+        self,
+        final: Float[Tensor, "row d_final"],
+        vocab: slice | Int[Tensor, " chosen"],
+        out: Float[Tensor, "row chosen"] | None = None,
     ) -> Float[Tensor, "row chosen"]:
-        """Logits of chosen vocabulary entries, bias and soft-cap included."""
-
-
-def head_rows(
-    head: nn.Linear, vocab: slice | Int[Tensor, " chosen"]
-) -> tuple[Float[Tensor, "chosen d_final"], Float[Tensor, " chosen"] | None]:
-    """Weight rows and bias of the unembedding for chosen vocabulary entries."""
-    return head.weight[vocab], None if head.bias is None else head.bias[vocab]
+        """Logits of chosen vocabulary entries, bias and soft-cap included; written to `out` where given."""
+        head = self.model.lm_head
+        weight, bias = head.weight[vocab], None if head.bias is None else head.bias[vocab]
+        plain = bias is None and self.final_softcap is None
+        if out is not None and plain and out.dtype == final.dtype:
+            return torch.mm(final, weight.T, out=out)
+        logits = F.linear(final, weight, bias)
+        if self.final_softcap is not None:
+            logits.div_(self.final_softcap).tanh_().mul_(self.final_softcap)
+        return logits if out is None else out.copy_(logits)
 
 
 def positions_of(n_tokens: int, model: PreTrainedModel) -> Int[Tensor, "1 token"]:

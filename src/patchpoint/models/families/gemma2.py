@@ -1,7 +1,5 @@
 """Gemma 2: Gemma with norms behind attention and MLP too, soft caps on scores and logits, windows."""
 
-from jaxtyping import Float, Int
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from .adapter import Adapter, Heads, HFModule, Resid
@@ -33,13 +31,11 @@ class Gemma2Adapter(GemmaAdapter):
 
     block = Gemma2Block
 
-    def unembed(
-        self, final: Float[Tensor, "row d_final"], vocab: slice | Int[Tensor, " chosen"]
-    ) -> Float[Tensor, "row chosen"]:
-        """Logits x of chosen entries as cap * tanh(x / cap), where the config has a cap."""
-        logits = super().unembed(final, vocab)
-        cap = self.model.config.final_logit_softcapping
-        return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
+    @property
+    def final_softcap(self) -> float | None:
+        """The config's cap on logits."""
+        cap: float | None = self.model.config.final_logit_softcapping
+        return cap
 
 
 def adapter(model: PreTrainedModel) -> Adapter:

@@ -1,12 +1,11 @@
 """GPT-Neo: layer norms, learned positions, unscaled attention, windows in every other layer."""
 
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from .activations import activate
-from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary, head_rows
+from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary
 
 
 class GPTNeoBlock(Block):
@@ -75,13 +74,6 @@ class GPTNeoAdapter(Adapter):
         """The final layer norm."""
         out: Tensor = self.body.ln_f(resid)
         return out
-
-    def unembed(
-        self, final: Float[Tensor, "row d_final"], vocab: slice | Int[Tensor, " chosen"]
-    ) -> Float[Tensor, "row chosen"]:
-        """Logits of chosen entries."""
-        weight, bias = head_rows(self.model.lm_head, vocab)
-        return F.linear(final, weight, bias)
 
 
 def adapter(model: PreTrainedModel) -> Adapter:

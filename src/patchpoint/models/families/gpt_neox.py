@@ -1,12 +1,11 @@
 """GPT-NeoX and Pythia: layer norms, partial rotation, q/k/v fused head by head, often parallel."""
 
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from .activations import activate
-from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary, head_rows
+from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary
 from .rotation import rope_angles, rope_reach, rotate_halves
 
 
@@ -74,13 +73,6 @@ class GPTNeoXAdapter(Adapter):
         """The final layer norm."""
         out: Tensor = self.body.final_layer_norm(resid)
         return out
-
-    def unembed(
-        self, final: Float[Tensor, "row d_final"], vocab: slice | Int[Tensor, " chosen"]
-    ) -> Float[Tensor, "row chosen"]:
-        """Logits of chosen entries."""
-        weight, bias = head_rows(self.model.lm_head, vocab)
-        return F.linear(final, weight, bias)
 
 
 def adapter(model: PreTrainedModel) -> Adapter:

@@ -1,12 +1,11 @@
 """GPT-J: attention and MLP side by side behind one layer norm, pairwise rotation, head with bias."""
 
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from .activations import activate
-from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary, head_rows
+from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary
 from .rotation import rotate_pairs
 
 
@@ -79,13 +78,6 @@ class GPTJAdapter(Adapter):
         """The final layer norm."""
         out: Tensor = self.body.ln_f(resid)
         return out
-
-    def unembed(
-        self, final: Float[Tensor, "row d_final"], vocab: slice | Int[Tensor, " chosen"]
-    ) -> Float[Tensor, "row chosen"]:
-        """Logits of chosen entries, with the head's bias."""
-        weight, bias = head_rows(self.model.lm_head, vocab)
-        return F.linear(final, weight, bias)
 
 
 def adapter(model: PreTrainedModel) -> Adapter:

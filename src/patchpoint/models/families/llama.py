@@ -1,12 +1,11 @@
 """Llama: RMS norms, rotary positions, grouped-query attention, gated MLP."""
 
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from .activations import activate
-from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary, head_rows
+from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary
 from .norms import rms_norm
 from .rotation import rope_angles, rope_reach, rotate_halves
 
@@ -83,13 +82,6 @@ class LlamaAdapter(Adapter):
     def final(self, resid: Resid) -> Float[Tensor, "row d_final"]:
         """The final RMS norm."""
         return rms_norm(resid, self.body.norm.weight, self.body.norm.variance_epsilon)
-
-    def unembed(
-        self, final: Float[Tensor, "row d_final"], vocab: slice | Int[Tensor, " chosen"]
-    ) -> Float[Tensor, "row chosen"]:
-        """Logits of chosen entries."""
-        weight, bias = head_rows(self.model.lm_head, vocab)
-        return F.linear(final, weight, bias)
 
 
 def adapter(model: PreTrainedModel) -> Adapter:

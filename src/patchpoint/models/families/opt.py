@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from patchpoint.errors import ModelError
 
 from .activations import activate
-from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary, head_rows
+from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary
 
 
 class OPTBlock(Block):
@@ -84,13 +84,6 @@ class OPTAdapter(Adapter):
         normed = resid.clone() if norm is None else norm(resid)
         out: Tensor = normed if project_out is None else project_out(normed)
         return out
-
-    def unembed(
-        self, final: Float[Tensor, "row d_final"], vocab: slice | Int[Tensor, " chosen"]
-    ) -> Float[Tensor, "row chosen"]:
-        """Logits of chosen entries."""
-        weight, bias = head_rows(self.model.lm_head, vocab)
-        return F.linear(final, weight, bias)
 
 
 def adapter(model: PreTrainedModel) -> Adapter:
