@@ -30,7 +30,11 @@ def module_of(hf, layer, component):
     if component == "z":
         return block.get_submodule(PROJECTION.get(family, "self_attn.o_proj")), True
     if component in ("attn_out", "resid_mid"):
-        name = "post_attention_layernorm" if family in POST_NORMED else PROJECTION.get(family, "self_attn.o_proj")
+        name = (
+            "post_attention_layernorm"
+            if family in POST_NORMED
+            else PROJECTION.get(family, "self_attn.o_proj")
+        )
         return block.get_submodule(name), False
     assert component == "mlp_out"
     name = "post_feedforward_layernorm" if family in POST_NORMED else MLP_END.get(family, "mlp.down_proj")
@@ -88,7 +92,11 @@ def hooked(hf, batch, edits, taken=None):
                     return with_first(output, edited(hf, stream + now, batch, *change) - stream)
                 return with_first(output, edited(hf, now, batch, *change))
 
-            handle = module.register_forward_pre_hook(change_input) if at_input else module.register_forward_hook(change_output)
+            handle = (
+                module.register_forward_pre_hook(change_input)
+                if at_input
+                else module.register_forward_hook(change_output)
+            )
             stack.callback(handle.remove)
         for layer, component in taken or ():
             module, at_input = module_of(hf, layer, component)
@@ -100,7 +108,11 @@ def hooked(hf, batch, edits, taken=None):
                 now = first_tensor(output)
                 taken[key] = now.detach().clone().reshape(batch, -1, now.shape[-1])
 
-            handle = module.register_forward_pre_hook(keep_input) if at_input else module.register_forward_hook(keep_output)
+            handle = (
+                module.register_forward_pre_hook(keep_input)
+                if at_input
+                else module.register_forward_hook(keep_output)
+            )
             stack.callback(handle.remove)
         yield
 
@@ -130,7 +142,20 @@ def read(final_logits, metric, correct, incorrect=None):
     return final_logits.softmax(-1)[:, correct] if metric == "prob" else logprob
 
 
-def trace(hf, ids, subject_span, noise, correct, *, state="resid", window=10, direction="restore", metric="prob", incorrect=None, sites=None):
+def trace(
+    hf,
+    ids,
+    subject_span,
+    noise,
+    correct,
+    *,
+    state="resid",
+    window=10,
+    direction="restore",
+    metric="prob",
+    incorrect=None,
+    sites=None,
+):
     """Causal tracing by its definition: {(token, layer): [sample]} for all sites, or those asked for."""
     component = {"resid": "resid_post", "mlp": "mlp_out", "attn": "attn_out"}[state]
     n_layers, samples = hf.config.num_hidden_layers, len(noise)
@@ -144,7 +169,11 @@ def trace(hf, ids, subject_span, noise, correct, *, state="resid", window=10, di
     for token, layer in sites or [(t, k) for t in range(len(ids)) for k in range(n_layers)]:
         layers = [layer]
         if state != "resid":
-            layers = [k for k in range(layer - window // 2, layer - window // 2 + window) if 0 <= k < n_layers]
-        exchange = [(k, component, [token], None, "replace", source[k, component][:, [token]]) for k in layers]
+            layers = [
+                k for k in range(layer - window // 2, layer - window // 2 + window) if 0 <= k < n_layers
+            ]
+        exchange = [
+            (k, component, [token], None, "replace", source[k, component][:, [token]]) for k in layers
+        ]
         values[token, layer] = read(logits(hf, ids, base + exchange, samples), metric, correct, incorrect)
     return values

@@ -1,10 +1,10 @@
 """A tokenizer and loaded models for tests that need no real text: one word, one token."""
 
-from families import VOCAB, tiny
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import patchpoint as pp
+from families import VOCAB, tiny
 from patchpoint.models.families import adapter_for
 
 

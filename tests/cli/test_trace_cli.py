@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from families import tiny
-from words import tiny_model, word_tokenizer
 
 import patchpoint as pp
+from families import tiny
 from patchpoint.cli.main import main
+from words import tiny_model, word_tokenizer
 
 PROMPT = "w5 w9 w13 w2"
 
@@ -69,7 +69,11 @@ def test_json_is_one_document_equal_to_the_function(trace):
     assert code == 0
     want = pp.trace(tiny_model("gpt2"), PROMPT, subject="w9 w13", samples=2)
     np.testing.assert_allclose(document["effect"], want.effect, atol=1e-7)
-    assert (document["answer_id"], document["subject_span"], document["bos"]) == (want.answer_id, [1, 3], False)
+    assert (document["answer_id"], document["subject_span"], document["bos"]) == (
+        want.answer_id,
+        [1, 3],
+        False,
+    )
 
 
 def test_one_prompt_leaves_results_and_pictures(trace, tmp_path):
@@ -77,7 +81,12 @@ def test_one_prompt_leaves_results_and_pictures(trace, tmp_path):
     code, _, _ = trace(PROMPT, "--subject", "w9", "--out", out, "--pictures", "png,svg,pdf,html")
     assert code == 0
     names = {path.name for path in out.iterdir()}
-    assert {"effects.parquet", "facts.parquet", "run.json", *(f"trace.{k}" for k in ("png", "svg", "pdf", "html"))} <= names
+    assert {
+        "effects.parquet",
+        "facts.parquet",
+        "run.json",
+        *(f"trace.{k}" for k in ("png", "svg", "pdf", "html")),
+    } <= names
     assert trace(PROMPT, "--subject", "w9", "--out", out)[0] == 0, "the same request again is no error"
     code, _, err = trace(PROMPT, "--subject", "w13", "--out", out)
     assert code == 2
@@ -93,7 +102,9 @@ def test_a_file_of_facts_is_traced_skipped_and_counted(trace, facts, tmp_path):
     assert [row["status"] for row in table] == ["skipped", "traced"] * 3
     assert all("predicts" in row["reason"] for row in table[::2])
     assert {path.name for path in (out / "pictures").iterdir()} == {
-        "average-by-role.png", "facts.html", *(f"fact-{n:06d}.png" for n in (2, 4, 6))
+        "average-by-role.png",
+        "facts.html",
+        *(f"fact-{n:06d}.png" for n in (2, 4, 6)),
     }
     effects = pq.read_table(out / "effects.parquet").to_pandas()
     fact = table[1]

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-import reference
 import torch
-from families import FAMILY_NAMES, VARIANTS
-from words import tiny_model
 
 import patchpoint as pp
+import reference
+from families import FAMILY_NAMES, VARIANTS
 from patchpoint.engine import Batch
 from patchpoint.engine.metrics import METRICS
+from words import tiny_model
 
 PROMPTS = ((5, 9, 13, 2, 44, 7, 31, 80), (11, 3, 60, 8, 21), (70, 71, 72, 73, 74, 75, 76, 77), (4, 6, 90))
 DONORS = ((6, 9, 14, 2, 44, 8, 31, 80), (12, 3, 61, 8, 22), (70, 31, 72, 3, 74, 75, 7, 77), (4, 7, 91))
@@ -20,7 +20,9 @@ CONFIGS += [pytest.param(family, config, id=name) for name, (family, config) in 
 
 def components_of(model):
     blocks = model.adapter.blocks
-    return ["resid_pre", "z", "attn_out", "mlp_out", "resid_post"] + ([] if blocks[0].parallel else ["resid_mid"])
+    return ["resid_pre", "z", "attn_out", "mlp_out", "resid_post"] + (
+        [] if blocks[0].parallel else ["resid_mid"]
+    )
 
 
 def expected(model, variants, metric):
@@ -28,7 +30,11 @@ def expected(model, variants, metric):
     return np.array(
         [
             [
-                float(reference.read(reference.logits(model.hf, ids, edits), metric, CORRECT[p], INCORRECT[p])[0])
+                float(
+                    reference.read(reference.logits(model.hf, ids, edits), metric, CORRECT[p], INCORRECT[p])[
+                        0
+                    ]
+                )
                 for p, (ids, edits) in enumerate(zip(PROMPTS, per_prompt, strict=True))
             ]
             for per_prompt in variants
@@ -46,7 +52,9 @@ def test_replacing_from_another_run_equals_the_hook_loop(family, config):
             for head in (None, 1) if component == "z" else (None,):
                 for position in (0, 1, -1):
                     variants.append(pp.Edit(pp.Site(layer, component, position, head), "replace", source))
-                    references.append([donor_edit(model, p, layer, component, position, head) for p in range(4)])
+                    references.append(
+                        [donor_edit(model, p, layer, component, position, head) for p in range(4)]
+                    )
     base = model.run(Batch(PROMPTS, CORRECT, INCORRECT))
     got = pp.sweep(base, variants, metric="logit_diff").values
     want = expected(model, references, "logit_diff")
@@ -89,7 +97,12 @@ def test_numbers_and_tensors_equal_the_hook_loop(family, op):
     for component in components_of(model):
         head = 2 if component == "z" else None
         width = model.adapter.blocks[0].d_head if head else model.d_model
-        for value in (0.0, 1.5, *torch.randn(2, width, generator=generator), torch.randn(2, width, generator=generator)):
+        for value in (
+            0.0,
+            1.5,
+            *torch.randn(2, width, generator=generator),
+            torch.randn(2, width, generator=generator),
+        ):
             variants.append(pp.Edit(pp.Site(1, component, (-1, 1), head), op, value))
             per_prompt = value if isinstance(value, float) or value.ndim == 2 else value.expand(2, -1)
             references.append([[(1, component, [len(ids) - 1, 1], head, op, per_prompt)] for ids in PROMPTS])
@@ -126,15 +139,24 @@ def test_metrics_equal_those_of_the_full_logits(family, metric):
 def test_edits_on_a_run_itself(family):
     """A base that carries edits of its own, and variants on top of it."""
     model = tiny_model(family)
-    noise = torch.randn(4, 2, model.hf.get_input_embeddings().weight.shape[1], generator=torch.Generator().manual_seed(2))
-    own = [pp.Edit(pp.Site(0, "embed", (0, 2)), "add", noise), pp.Edit(pp.Site(1, "mlp_out", 1), "scale", 0.0)]
+    noise = torch.randn(
+        4, 2, model.hf.get_input_embeddings().weight.shape[1], generator=torch.Generator().manual_seed(2)
+    )
+    own = [
+        pp.Edit(pp.Site(0, "embed", (0, 2)), "add", noise),
+        pp.Edit(pp.Site(1, "mlp_out", 1), "scale", 0.0),
+    ]
     base = model.run(Batch(PROMPTS, CORRECT, INCORRECT), edits=own)
     references = [
-        [(0, "embed", [0, 2], None, "add", noise[p]), (1, "mlp_out", [1], None, "scale", 0.0)] for p in range(4)
+        [(0, "embed", [0, 2], None, "add", noise[p]), (1, "mlp_out", [1], None, "scale", 0.0)]
+        for p in range(4)
     ]
     for p, edits in enumerate(references):
         want = reference.logits(model.hf, PROMPTS[p], edits)[0]
         torch.testing.assert_close(base.logits[p], want, atol=1e-4, rtol=0)
     got = pp.sweep(base, [pp.Edit(pp.Site(2, "attn_out", -1), "scale", 2.0)], "logit").values
-    on_top = [[*edits, (2, "attn_out", [len(PROMPTS[p]) - 1], None, "scale", 2.0)] for p, edits in enumerate(references)]
+    on_top = [
+        [*edits, (2, "attn_out", [len(PROMPTS[p]) - 1], None, "scale", 2.0)]
+        for p, edits in enumerate(references)
+    ]
     np.testing.assert_allclose(got, expected(model, [on_top], "logit"), atol=1e-4)

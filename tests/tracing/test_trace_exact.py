@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-import reference
 import torch
-from families import FAMILY_NAMES
-from words import tiny_model
 
 import patchpoint as pp
+import reference
+from families import FAMILY_NAMES
+from words import tiny_model
 
 PROMPT = "w5 w9 w13 w2 w44 w7"
 IDS = (5, 9, 13, 2, 44, 7)
@@ -70,7 +70,9 @@ def test_noise_comes_from_the_seed_and_scales_with_the_subject_embeddings():
     assert by_seed[0].noise_std == pytest.approx(3 * float(embeddings.std()), rel=1e-5)
     as_number = pp.trace(model, PROMPT, subject="w9 w13", noise=by_seed[0].noise_std, seed=0)
     np.testing.assert_allclose(as_number.samples, by_seed[0].samples, atol=1e-6)
-    drawn = torch.randn(10, 2, model.d_model, generator=torch.Generator().manual_seed(0)) * by_seed[0].noise_std
+    drawn = (
+        torch.randn(10, 2, model.d_model, generator=torch.Generator().manual_seed(0)) * by_seed[0].noise_std
+    )
     as_array = pp.trace(model, PROMPT, subject="w9 w13", noise=drawn)
     np.testing.assert_allclose(as_array.samples, by_seed[0].samples, atol=1e-6)
 
@@ -118,7 +120,9 @@ def test_bad_arguments_are_refused_by_name(arguments, message):
         pp.trace(tiny_model("gpt2"), PROMPT, **{"subject": "w9 w13", **arguments})
 
 
-@pytest.mark.parametrize(("prompt", "message"), [("", "empty"), ("w1 " * 65, "65 tokens, the model reads at most 64")])
+@pytest.mark.parametrize(
+    ("prompt", "message"), [("", "empty"), ("w1 " * 65, "65 tokens, the model reads at most 64")]
+)
 def test_r59_unusable_prompts(prompt, message):
     with pytest.raises(pp.PatchpointError, match=message):
         pp.trace(tiny_model("gpt2"), prompt.strip(), subject="w1")

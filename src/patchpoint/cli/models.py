@@ -1,6 +1,5 @@
 """`patchpoint models`: the models known by name, fetching one, and what a model is."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,9 +15,9 @@ from patchpoint.models.model import LoadedModel
 from patchpoint.models.pull import pull
 from patchpoint.models.tokens import bos_habit
 
-app = typer.Typer(help="Known models, fetching them, and what a model is.", no_args_is_help=True)
+from .options import AsJson, print_json
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+app = typer.Typer(help="Known models, fetching them, and what a model is.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -29,7 +28,7 @@ def list_models(as_json: AsJson = False) -> None:
     """
     rows = [_known(known) for known in CATALOG.values()]
     if as_json:
-        _print_json({"models": rows})
+        print_json({"models": rows})
         return
     table = Table(Column("name", no_wrap=True), "model", "size", "licence", "download", "cached")
     for row in rows:
@@ -55,7 +54,7 @@ def pull_model(
     """
     folder = pull(name, _to_stderr)
     if as_json:
-        _print_json({"name": name, "folder": str(folder)})
+        print_json({"name": name, "folder": str(folder)})
     else:
         typer.echo(folder)
 
@@ -81,7 +80,7 @@ def info(
     """
     facts = _facts(load(model, device="cpu", allow_pickle=allow_pickle, notify=_to_stderr))
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     table = Table(show_header=False)
     for name, value in facts.items():
@@ -131,7 +130,3 @@ def _text(value: object) -> Text:
 
 def _to_stderr(line: str) -> None:
     typer.echo(line, err=True)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    typer.echo(json.dumps(document, ensure_ascii=False, indent=2))

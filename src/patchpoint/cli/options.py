@@ -1,9 +1,10 @@
 """Options that commands share, and how they print."""
 
 import json
-import sys
+import math
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -52,29 +53,17 @@ def model_for(
     return load(name, device=device, dtype=dtype, allow_pickle=allow_pickle, notify=notify)
 
 
-def print_json(document: Any) -> None:
-    """One JSON document on standard output; NaN, which JSON lacks, becomes null."""
-    json.dump(_finite(document), sys.stdout, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write("\n")
+def print_json(document: object) -> None:
+    """One JSON document on standard output."""
+    typer.echo(json.dumps(_plain(document), ensure_ascii=False, allow_nan=False))
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: object) -> object:
+    """A value as JSON has it: NaN and infinity become null, dates and bytes their text."""
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value
-
-
-__all__ = [
-    "DEFAULT",
-    "AllowPickle",
-    "AsJson",
-    "Device",
-    "Dtype",
-    "Memory",
-    "ModelName",
-    "Out",
-    "Quiet",
-    "Seed",
-]
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float | Decimal):
+        return float(value) if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -1,9 +1,7 @@
 """`patchpoint results`: what a run holds, and SQL over it."""
 
 import json
-import math
 from collections.abc import Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,12 +13,13 @@ from rich.text import Text
 
 from patchpoint.results import Answer, RunRecord, SavedRun, open_run
 from patchpoint.results import query as run_query
-from patchpoint.tracing.roles import average_by_role
+from patchpoint.results.averages import saved_roles
+
+from .options import AsJson, print_json
 
 app = typer.Typer(help="Look into the results of a run.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="The run's folder, as given to --out.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 REASONS_SHOWN = 10
 
 
@@ -31,10 +30,10 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
     Example: patchpoint results show runs/gaussian
     """
     saved = open_run(folder)
-    roles = _roles(saved)
+    roles = saved_roles(saved)
     left_out = [row for row in saved if row["status"] != "traced"]
     if as_json:
-        _print_json(
+        print_json(
             {
                 "folder": str(folder),
                 "run": saved.record.model_dump(mode="json"),
@@ -65,24 +64,9 @@ def query(
     """
     answer = run_query(folder, sql)
     if as_json:
-        _print_json({"columns": answer.columns, "rows": answer.rows})
+        print_json({"columns": answer.columns, "rows": answer.rows})
     else:
         Console().print(_answer_table(answer))
-
-
-def _roles(saved: SavedRun) -> xr.Dataset | None:
-    """Average effects by role, or None when nothing was traced yet.
-
-    The marks come from the stored spans, so a prompt that itself holds a `*` is read right.
-    """
-    traced = saved.traced()
-    if not traced:
-        return None
-    marks = []
-    for row in map(saved.fact, traced):
-        span = range(row["subject_start"], row["subject_stop"])
-        marks.append(["*" if position in span else "" for position in range(len(row["tokens"]))])
-    return average_by_role([saved.effect(number) for number in traced], marks)
 
 
 def _roles_json(roles: xr.Dataset) -> dict[str, Any]:
@@ -179,18 +163,3 @@ def _answer_table(answer: Answer) -> Table:
 def _text(value: object) -> Text:
     """Any value as literal text: no markup, and control characters, which drive terminals, spelled out."""
     return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value)))
-
-
-def _print_json(document: object) -> None:
-    typer.echo(json.dumps(_plain(document), ensure_ascii=False, allow_nan=False))
-
-
-def _plain(value: object) -> object:
-    """A value as JSON has it: NaN and infinity become null, dates and bytes their text."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float | Decimal):
-        return float(value) if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -57,7 +57,7 @@ def resolve(model: "Model", edit: Edit, prompt: int, lengths: Sequence[int]) -> 
             )
     if len(set(positions)) != len(positions):
         raise InvalidArgument(f"positions {site.positions} name a token of prompt {prompt} twice")
-    _check_value(edit, prompt, lengths, len(positions))
+    _check_value(model, edit, prompt, lengths, len(positions))
     picks = tuple(range(len(positions)))
     if site.component == "resid_pre":
         return Change(site.layer - 1, "resid_post", edit, prompt, positions, picks)
@@ -77,11 +77,25 @@ def _check_place(model: "Model", edit: Edit) -> None:
         )
 
 
-def _check_value(edit: Edit, prompt: int, lengths: Sequence[int], n_positions: int) -> None:
+def _width(model: "Model", edit: Edit) -> int:
+    """Numbers per token at the edit's site."""
+    site, block = edit.site, model.adapter.blocks[edit.site.layer]
+    if site.component == "embed":
+        return int(model.hf.get_input_embeddings().weight.shape[1])
+    if site.component == "z":
+        return block.d_head if site.head is not None else block.n_heads * block.d_head
+    return model.d_model
+
+
+def _check_value(model: "Model", edit: Edit, prompt: int, lengths: Sequence[int], n_positions: int) -> None:
     value = edit.value
     if isinstance(value, int | float):
         return
     if isinstance(value, Tensor):
+        if value.shape[-1] != (width := _width(model, edit)):
+            raise InvalidArgument(
+                f"edit {edit.site} has values of width {value.shape[-1]}, the site has {width}"
+            )
         if value.ndim >= 2 and value.shape[-2] != n_positions:
             raise InvalidArgument(
                 f"edit {edit.site} has values for {value.shape[-2]} tokens, but changes {n_positions}"

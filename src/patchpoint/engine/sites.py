@@ -77,7 +77,7 @@ class Edit:
     def __post_init__(self) -> None:
         if self.op not in OPS:
             raise UnknownName("edit", self.op, OPS)
-        if isinstance(self.value, Tensor) and self.value.ndim > 3:
+        if isinstance(self.value, Tensor) and self.value.ndim not in (1, 2, 3):
             raise InvalidArgument(
                 f"the value of edit {self.site} has {self.value.ndim} axes; give [width], [pos, width] or "
                 "[prompt, pos, width]"

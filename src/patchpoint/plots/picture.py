@@ -10,20 +10,13 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from patchpoint.errors import InvalidArgument
+from patchpoint.tracing.roles import ROLES
 
 from .labels import prose, shortened, visible
 from .settings import METRICS, check_settings, how, patched
 
 PROMPT_LIMIT = 300
 ANSWER_LIMIT = 24
-ROLES = (
-    "first subject token",
-    "middle subject tokens",
-    "last subject token",
-    "first subsequent token",
-    "further tokens",
-    "last token",
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,17 +1,17 @@
 """The pictures of a run on disk or of a live trace, and the files they are written to."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from patchpoint.errors import InvalidArgument, UnknownName
 from patchpoint.results import SavedRun
+from patchpoint.results.averages import saved_roles
 from patchpoint.results.disk import replacing
-from patchpoint.tracing import Trace, average_by_role
+from patchpoint.tracing import Trace
 
 from .heatmap import heatmap
 from .html import facts_page
@@ -87,12 +87,11 @@ def saved_pictures(run: SavedRun) -> Iterator[tuple[int, TracePicture]]:
 
 def role_picture(run: SavedRun) -> RolePicture:
     """The average by token role of a run's traced facts; InvalidArgument when there are none."""
-    numbers = run.traced()
-    if not numbers:
+    numbers, roles = run.traced(), saved_roles(run)
+    if roles is None:
         raise InvalidArgument(
             "no fact of this run was traced, so there is no average; see the reasons in its facts table"
         )
-    roles = saved_roles(run)
     stds = {run.fact(number)["noise_std"] for number in numbers}
     return RolePicture(
         mean=roles["mean"].values,
@@ -103,19 +102,6 @@ def role_picture(run: SavedRun) -> RolePicture:
         noise=_noise(run.record.arguments["noise"], stds.pop() if len(stds) == 1 else None),
         **_settings(run),
     )
-
-
-def saved_roles(run: SavedRun) -> xr.Dataset:
-    """Mean, std and count of the effect by role and layer over a run's traced facts.
-
-    The marks come from the stored spans, so a prompt that itself holds a `*` is read right.
-    """
-    numbers = run.traced()
-    marks: list[Sequence[str]] = []
-    for row in map(run.fact, numbers):
-        span = range(row["subject_start"], row["subject_stop"])
-        marks.append(["*" if position in span else "" for position in range(len(row["tokens"]))])
-    return average_by_role([run.effect(number) for number in numbers], marks)
 
 
 def draw_run(

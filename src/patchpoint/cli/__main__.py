@@ -1,0 +1,5 @@
+"""`python -m patchpoint.cli`, the same as `patchpoint`."""
+
+from .main import main
+
+main()
