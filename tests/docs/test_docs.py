@@ -1,0 +1,101 @@
+"""The documents say what is there: examples run, commands exist, every command has an example."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+import patchpoint as pp
+from patchpoint.cli.main import app, main
+from patchpoint.errors import ModelError, PatchpointError
+from patchpoint.models.families import FAMILIES
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def commands(group, path=()):
+    """(path, command) of every command of the program."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+ALL = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_every_command_has_help_with_an_example(path):
+    assert f"patchpoint {' '.join(path)}" in ALL[path].help
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_every_command_prints_json_and_help(path, capsys):
+    options = {option for parameter in ALL[path].params for option in parameter.opts}
+    assert "--json" in options
+    with pytest.raises(SystemExit) as end:
+        main([*path, "--help"])
+    assert end.value.code == 0
+    assert "Usage" in capsys.readouterr().out
+
+
+def shell_lines(text):
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("patchpoint")]
+
+
+@pytest.mark.parametrize("line", shell_lines(README))
+def test_commands_of_the_readme_exist_with_their_options(line):
+    words = shlex.split(line, comments=True)[1:]
+    path = next(path for path in sorted(ALL, key=len, reverse=True) if tuple(words[: len(path)]) == path)
+    known = {
+        option for parameter in ALL[path].params for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_documents_name_every_family_and_layer():
+    changelog, architecture = (ROOT / "CHANGELOG.md").read_text(), (ROOT / "ARCHITECTURE.md").read_text()
+    assert all(family in changelog for family in FAMILIES)
+    for package in (ROOT / "src" / "patchpoint").iterdir():
+        if package.is_dir() and (package / "__init__.py").exists():
+            assert f"`{package.name}`" in architecture
+
+
+def test_pictures_of_the_readme_are_there():
+    for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / path).stat().st_size > 1000
+
+
+def test_every_error_is_one_family_and_has_a_docstring():
+    def tree(kind):
+        named = [below for below in kind.__subclasses__() if below.__module__ == PatchpointError.__module__]
+        return [kind, *(deeper for below in named for deeper in tree(below))]
+
+    drawn = (ROOT / "src" / "patchpoint" / "errors.py").read_text().split('"""')[1]
+    for kind in tree(PatchpointError):
+        assert kind.__doc__
+        assert kind.__name__ in drawn
+
+
+def test_every_public_name_is_documented():
+    for name in dir(pp):
+        thing = getattr(pp, name)
+        if not name.startswith("_") and getattr(thing, "__module__", "").startswith("patchpoint"):
+            assert thing.__doc__, name
+
+
+@pytest.mark.real
+def test_the_python_of_the_readme_runs():
+    try:
+        pp.load("smollm2-135m", device="cpu")
+    except ModelError as error:
+        pytest.skip(f"SmolLM2-135M cannot be had here: {error}")
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", README, re.S):
+        exec(block, names)
+    assert names["t"].answer == " Paris"
