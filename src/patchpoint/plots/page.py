@@ -22,7 +22,9 @@ from .styles import DIVERGING, MISSING, symmetric
 
 CHOICE_LIMIT = 90
 STOPS = 11
-ROW_PIXELS = 22
+ROW_PIXELS = 30
+LEAST_PIXELS = 330
+"""Height below which the colour bar's title is cut off."""
 FONTS = "DejaVu Sans, Verdana, sans-serif"
 # plotly.js names content delivery hosts for its maps; a heatmap has none.
 DELIVERY = re.compile(r"https?://[\w.-]*cdn[\w.-]*", re.ASCII)
@@ -74,7 +76,7 @@ def figure(view: View) -> dict[str, Any]:
     title, values = view.values
     rows, layers = values.shape
     low, high = symmetric([values])
-    height = max(160, ROW_PIXELS * rows)
+    height = max(LEAST_PIXELS, ROW_PIXELS * rows)
     trace = {
         "type": "heatmap",
         "x": list(range(layers)),
@@ -84,7 +86,7 @@ def figure(view: View) -> dict[str, Any]:
         "zmax": high,
         "colorscale": _stops(),
         "colorbar": {
-            "title": {"text": plotly_text(title), "side": "right"},
+            "title": {"text": plotly_text(title), "side": "right", "font": {"size": 13}},
             "thickness": 14,
             "lenmode": "pixels",
             "len": min(height, 420),
@@ -103,8 +105,8 @@ def figure(view: View) -> dict[str, Any]:
     }
     down = {"tickvals": list(range(rows)), "ticktext": _tick_texts(view), "range": [rows - 0.5, -0.5]}
     layout = {
-        "height": height + 90,
-        "margin": {"l": 20, "r": 20, "t": 20, "b": 60},
+        "height": height + 110,
+        "margin": {"l": 20, "r": 20, "t": 40, "b": 60},
         "font": {"family": FONTS, "size": 13},
         "plot_bgcolor": MISSING,
         "hoverlabel": {"align": "left"},
