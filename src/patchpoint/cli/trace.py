@@ -1,9 +1,7 @@
 """`patchpoint trace`: where a model keeps one fact, or each fact of a file."""
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from patchpoint.errors import InvalidArgument, PromptError
 from patchpoint.plots.run import Look, formats_named
@@ -26,62 +24,44 @@ from .options import (
     notes,
 )
 from .trace_facts import trace_file
+from .trace_options import (
+    Answer,
+    Bos,
+    Direction,
+    Facts,
+    Incorrect,
+    Limit,
+    Metric,
+    Noise,
+    Pictures,
+    Prompt,
+    Samples,
+    State,
+    Style,
+    Subject,
+    Window,
+)
 from .trace_prompt import trace_prompt
 
 PICTURES = "png,html"
 
 
 def trace_command(
-    prompt: Annotated[
-        str | None, typer.Argument(help="The prompt, up to the answer.", show_default=False)
-    ] = None,
-    subject: Annotated[
-        str | None,
-        typer.Option(help="The part of the prompt to corrupt, as it stands there.", show_default=False),
-    ] = None,
-    facts: Annotated[
-        Path | None,
-        typer.Option(
-            help="File of facts: known_1000 JSON, JSONL or CSV (prompt, subject, attribute).",
-            show_default=False,
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(help="Stop after so many traced facts; skipped ones do not count.", show_default=False),
-    ] = None,
-    answer: Annotated[
-        str | None,
-        typer.Option(
-            help="Answer to score (default: the prediction). With --facts: predicted or attribute.",
-            show_default=False,
-        ),
-    ] = None,
-    incorrect: Annotated[
-        str | None, typer.Option(help="The other answer of metric logit_diff.", show_default=False)
-    ] = None,
-    samples: Annotated[int, typer.Option(help="Noise samples per fact.")] = SAMPLES,
-    noise: Annotated[
-        str, typer.Option(help="sX: X standard deviations of the subjects' embeddings; or a number.")
-    ] = NOISE,
-    state: Annotated[str, typer.Option(help="resid, mlp or attn.")] = "resid",
-    window: Annotated[int, typer.Option(help="Layers exchanged together for mlp and attn.")] = WINDOW,
-    direction: Annotated[
-        str, typer.Option(help="restore (clean into corrupted) or corrupt (the reverse).")
-    ] = "restore",
-    metric: Annotated[str, typer.Option(help="prob, logit, logprob or logit_diff.")] = "prob",
-    bos: Annotated[
-        bool | None,
-        typer.Option(
-            "--bos/--no-bos",
-            help="Put the BOS token first (default: the tokenizer's habit).",
-            show_default=False,
-        ),
-    ] = None,
-    pictures: Annotated[
-        str, typer.Option(help="Formats: png, svg, pdf, html, with commas between.")
-    ] = PICTURES,
-    style: Annotated[str, typer.Option(help="patchpoint (diverging, centred on 0) or rome.")] = "patchpoint",
+    prompt: Prompt = None,
+    subject: Subject = None,
+    facts: Facts = None,
+    limit: Limit = None,
+    answer: Answer = None,
+    incorrect: Incorrect = None,
+    samples: Samples = SAMPLES,
+    noise: Noise = NOISE,
+    state: State = "resid",
+    window: Window = WINDOW,
+    direction: Direction = "restore",
+    metric: Metric = "prob",
+    bos: Bos = None,
+    pictures: Pictures = PICTURES,
+    style: Style = "patchpoint",
     out: Out = None,
     seed: Seed = SEED,
     model: ModelName = DEFAULT,
