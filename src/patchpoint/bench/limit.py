@@ -77,15 +77,15 @@ def _block_flops(cost: BlockCost, n_tokens: int, token: int, entry: int, layer: 
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a large square matrix product, the best of repeated ones."""
+    """Floating-point operations per second of large square matrix products, sustained for a second."""
     a, b = (torch.randn(RATE_SIZE, RATE_SIZE, device=device, dtype=dtype) for _ in range(2))
     out = torch.empty_like(a)
     torch.mm(a, b, out=out)
-    best, spent = float("inf"), 0.0
+    products, spent = 0, 0.0
     while spent < RATE_SECONDS:
-        seconds = _seconds_of_product(a, b, out)
-        best, spent = min(best, seconds), spent + seconds
-    return 2 * RATE_SIZE**3 / best
+        spent += _seconds_of_product(a, b, out)
+        products += 1
+    return 2 * RATE_SIZE**3 * products / spent
 
 
 def _seconds_of_product(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> float:
