@@ -33,7 +33,9 @@ class Readout:
     ) -> Float[Tensor, " row"]:
         """One entry per row of torch's softmax or log_softmax of the float32 logits, a few rows at a time."""
         d_vocab = self.adapter.d_vocab
-        most = min(LOGITS_ROWS, max(1, LOGITS_BYTES // (4 * d_vocab)), len(ids))
+        most = min(LOGITS_ROWS, max(1, LOGITS_BYTES // (4 * d_vocab)))
+        # Equal parts: a few rows left over would cost as much as many.
+        most = -(-len(ids) // -(-len(ids) // most))
         # Two buffers for all rows: fresh pages for each would cost as much as the softmax itself.
         logits, normalised = self.final.new_empty((2, most, d_vocab), dtype=torch.float32)
         parts = []

@@ -17,7 +17,7 @@ from patchpoint.errors import InvalidArgument
 from .chunk import final_resid
 from .metrics import Answers, Metric, Readout, metric_named
 from .plan import chunks_of, units_of
-from .run import Run, tile_rows
+from .run import Run
 from .sites import Edit, Variant, as_variant
 
 
@@ -73,8 +73,4 @@ def _measure(
     base: Run, resid: Float[Tensor, "row d_model"], answers: Answers, metric: Metric
 ) -> Float[Tensor, " row"]:
     adapter = base.model.adapter
-    parts = []
-    for first in range(0, len(resid), most := tile_rows(resid.device)):
-        rows = torch.arange(first, min(first + most, len(resid)), device=resid.device)
-        parts.append(metric(Readout(adapter, adapter.final(resid[rows])), answers.at(rows)))
-    return torch.cat(parts)
+    return metric(Readout(adapter, adapter.final(resid)), answers)
