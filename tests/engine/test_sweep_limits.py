@@ -18,8 +18,11 @@ def swept(model, memory_gib=None):
         pp.Edit(pp.Site(k, c, p), "scale", -1.0)
         for k in range(3)
         for c in ("z", "resid_post")
-        for p in (0, 1, -1)
+        for p in (0, 1, -1, (-1, 0))
     ]
+    for number in range(6):
+        later = pp.Edit(pp.Site(1, "mlp_out", (-1, 0, 1)), "scale", -1.0 - number)
+        variants.append([pp.Edit(pp.Site(0, "resid_post", 0), "scale", 0.5 + number), later])
     return pp.sweep(base, variants, "logprob", memory_gib=memory_gib)
 
 
