@@ -83,9 +83,8 @@ def bench_trace(
     if rounds < 1:
         raise InvalidArgument(f"rounds must be at least 1, got {rounds}")
     found = SubjectPrompt.from_text(model, prompt, subject=subject)
-    d_embed = model.hf.get_input_embeddings().weight.shape[1]
     n_subject = found.subject_span[1] - found.subject_span[0]
-    noise = gaussian(samples, n_subject, d_embed, 0.1, seed)
+    noise = gaussian(samples, n_subject, model.d_embed, 0.1, seed)
 
     def sweep() -> Trace:
         return trace(model, prompt, subject=subject, noise=noise)

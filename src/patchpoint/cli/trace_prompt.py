@@ -34,10 +34,10 @@ def trace_prompt(
     console: Console,
 ) -> None:
     """Trace, keep and show one prompt."""
-    record = record_of(model, {"prompt": prompt, **settings}, settings["seed"], None)
     if folder is None:
         found, paths = _traced(model, prompt, settings, memory_gib, console), []
     else:
+        record = record_of(model, {"prompt": prompt, **settings}, settings["seed"], None)
         with Store.create_or_resume(folder, record) as store:
             found = _traced(model, prompt, settings, memory_gib, console)
             if not store.statuses():

@@ -1,6 +1,7 @@
 """One pass of a chunk's units up the layers, in one buffer of changed tokens."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from patchpoint.models.families import Block
 
-from .edits import Placed, RowEdit, row_edits
+from .edits import Placed, RowEdit, apply_to_all, row_edits
 from .packed import Projections, Visit, after_attention, block_step, final_rows, last_step, mixed_heads
 from .plan import Group
 from .run import Run, base_tiles
@@ -139,8 +140,7 @@ def _enter(base: Run, groups: Sequence[Group], layer: int, rows: Tensor) -> None
     if inside:
         _enter_inside(base, layer, rows, inside)
     behind = [item for item in entering if item[0].stage == "resid_post"]
-    for edit in row_edits(base.model, behind).get("resid_post", ()):
-        edit.apply(rows, 0, len(rows), 0)
+    apply_to_all(row_edits(base.model, behind), "resid_post", rows)
 
 
 def _enter_inside(base: Run, layer: int, rows: Tensor, changes: list[Placed]) -> None:
@@ -159,17 +159,18 @@ def _enter_inside(base: Run, layer: int, rows: Tensor, changes: list[Placed]) ->
     source = torch.tensor([base_row for _, base_row in places], device=rows.device)
     edits = row_edits(base.model, [(c, order, [compact[row] for row in at]) for c, order, at in changes])
 
-    def visit(component: str, values: Tensor) -> None:
-        for edit in edits.get(component, ()):
-            edit.apply(values, 0, len(values), 0)
-
     if layer < 0:
         embed = base.model.adapter.embed(base.ids[source])
-        visit("embed", embed)
+        apply_to_all(edits, "embed", embed)
         resid = base.model.adapter.resid_pre(embed, base.positions[source])
     else:
         resid = base.resid[layer][source]
-        after_attention(base.model.adapter.blocks[layer], resid, _base_z(base, layer)[source], visit)
+        after_attention(
+            base.model.adapter.blocks[layer],
+            resid,
+            _base_z(base, layer)[source],
+            partial(apply_to_all, edits),
+        )
     rows[torch.tensor([row for row, _ in places], device=rows.device)] = resid
 
 

@@ -1,6 +1,6 @@
 """From edits as written to edits of packed rows: checked once, looked up per tile."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -81,7 +81,7 @@ def _width(model: "Model", edit: Edit) -> int:
     """Numbers per token at the edit's site."""
     site, block = edit.site, model.adapter.blocks[edit.site.layer]
     if site.component == "embed":
-        return int(model.hf.get_input_embeddings().weight.shape[1])
+        return model.d_embed
     if site.component == "z":
         return block.d_head if site.head is not None else block.n_heads * block.d_head
     return model.d_model
@@ -152,14 +152,7 @@ def row_edits(model: "Model", changes: Iterable[Placed]) -> dict[str, list[RowEd
     kinds: dict[tuple[int, str, str, int | None, int], list[tuple[Change, Sequence[int]]]] = {}
     for change, order, rows in changes:
         edit = change.edit
-        source = (
-            0
-            if isinstance(edit.value, int | float)
-            else 1
-            if isinstance(edit.value, Tensor)
-            else id(edit.value)
-        )
-        key = (order, change.stage, edit.op, edit.site.head, source)
+        key = (order, change.stage, edit.op, edit.site.head, _kind_of_value(edit))
         kinds.setdefault(key, []).append((change, rows))
     batches: dict[str, list[RowEdit]] = {}
     for (_, stage, op, head, _), items in sorted(kinds.items(), key=lambda kind: kind[0][0]):
@@ -170,6 +163,19 @@ def row_edits(model: "Model", changes: Iterable[Placed]) -> dict[str, list[RowEd
             RowEdit(op, head, all_rows[rising], values[torch.from_numpy(rising).to(values.device)])
         )
     return batches
+
+
+def apply_to_all(edits: Mapping[str, list[RowEdit]], component: str, rows: Tensor) -> None:
+    """Make a component's edits where `rows` are all there are, counted from 0."""
+    for edit in edits.get(component, ()):
+        edit.apply(rows, 0, len(rows), 0)
+
+
+def _kind_of_value(edit: Edit) -> int:
+    """Equal for edits whose values can be gathered together: numbers, tensors, those of one source run."""
+    if isinstance(edit.value, int | float):
+        return 0
+    return 1 if isinstance(edit.value, Tensor) else id(edit.value)
 
 
 def _values(model: "Model", changes: list[Change]) -> Tensor:

@@ -35,11 +35,6 @@ class Piece:
         """End of the piece's rows, exclusive."""
         return self.start + self.units * self.width
 
-    @property
-    def n_prefix(self) -> int:
-        """F, the number of tokens before the units' own."""
-        return 0 if self.k_prefix_NFGK is None else self.k_prefix_NFGK.shape[1]
-
 
 def block_step(
     block: Block, resid_RD: Tensor, qkv: Projections, pieces: Sequence[Piece], visit: Visit

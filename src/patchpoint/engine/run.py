@@ -13,7 +13,7 @@ from patchpoint.errors import InvalidArgument, UnknownName
 from patchpoint.models.families import Block, Rotary
 
 from .batch import Batch, Packing, packed_ids
-from .edits import Placed, RowEdit, resolve, row_edits
+from .edits import Placed, RowEdit, apply_to_all, resolve, row_edits
 from .memory import GIB, budget_bytes, even_cuts
 from .packed import Piece, block_step
 from .sites import Edit, Site
@@ -127,9 +127,9 @@ def forward(
     changes = _changes_by_layer(model, edits, packing)
 
     embed = adapter.embed(ids)
-    _visit_edits(changes.get(-1, {}), "embed", embed)
+    apply_to_all(changes.get(-1, {}), "embed", embed)
     stream = adapter.resid_pre(embed, positions)
-    _visit_edits(changes.get(-1, {}), "resid_post", stream)
+    apply_to_all(changes.get(-1, {}), "resid_post", stream)
     resid = [stream]
     kept: dict[str, list[Tensor]] = {name: [] for name in ("k", "v", *keep)}
     tiles = whole_prompt_tiles(packing, tile_rows(model.device))
@@ -200,11 +200,6 @@ def _changes_by_layer(
             rows = [packing.offsets[prompt] + p for p in change.positions]
             found.setdefault(change.layer, []).append((change, order, rows))
     return {layer: row_edits(model, items) for layer, items in found.items()}
-
-
-def _visit_edits(edits: Mapping[str, list[RowEdit]], component: str, rows: Tensor) -> None:
-    for edit in edits.get(component, ()):
-        edit.apply(rows, 0, len(rows), 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,12 @@ class LoadedModel:
         return self.adapter.d_model
 
     @property
+    def d_embed(self) -> int:
+        """Width of the embedding's output; d_model but for models that project it."""
+        width: int = self.hf.get_input_embeddings().weight.shape[1]
+        return width
+
+    @property
     def d_vocab(self) -> int:
         """Number of logits, which may exceed the tokenizer's vocabulary (padded rows)."""
         return self.adapter.d_vocab

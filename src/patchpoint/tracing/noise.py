@@ -93,9 +93,8 @@ def corrupted_by(
 ) -> Corruption:
     """The noise of one prompt: drawn at a level, or the caller's own. InvalidArgument for neither."""
     start, stop = prompt.subject_span
-    d_embed = model.hf.get_input_embeddings().weight.shape[1]
     if isinstance(noise, np.ndarray | Tensor):
-        return Corruption(given(noise, stop - start, d_embed), None, "given")
+        return Corruption(given(noise, stop - start, model.d_embed), None, "given")
     level = NoiseLevel.parse(noise)
     std = level.std_for(model, [prompt])
-    return Corruption(gaussian(samples, stop - start, d_embed, std, seed), std, level.text)
+    return Corruption(gaussian(samples, stop - start, model.d_embed, std, seed), std, level.text)
