@@ -8,6 +8,7 @@ PatchpointError
       + UnsupportedFamily   an architecture without an adapter
   + FactError          a malformed row or file of facts
   + ResultsError       a results folder that cannot be written, read or continued
+  + EditNotApplied     an edit that did not take place: a defect, never a zero effect
 """
 
 from collections.abc import Collection
@@ -52,3 +53,7 @@ class FactError(PatchpointError):
 
 class ResultsError(PatchpointError):
     """A results folder that cannot be written, read or continued."""
+
+
+class EditNotApplied(PatchpointError):
+    """An edit that did not take place: a defect in an adapter or in the engine, never a zero effect."""

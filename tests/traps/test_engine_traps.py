@@ -11,7 +11,7 @@ import patchpoint as pp
 from families import FAMILY_NAMES, tiny
 from patchpoint.engine import Batch
 from patchpoint.engine.plan import chunks_of, units_of
-from patchpoint.engine.run import KEEPABLE
+from patchpoint.engine.forward import KEPT
 from patchpoint.models.families import adapter_for
 from words import tiny_model, word_tokenizer
 
@@ -22,7 +22,7 @@ OTHER = (6, 9, 14, 2, 45, 7)
 def components_of(model):
     return [
         name
-        for name in (*KEEPABLE, "resid_post")
+        for name in (*KEPT, "resid_post")
         if name != "resid_mid" or not model.adapter.blocks[0].parallel
     ]
 

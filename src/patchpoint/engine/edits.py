@@ -1,28 +1,30 @@
-"""From edits as written to edits of packed rows: checked once, looked up per tile."""
+"""From edits as written to changes of single prompts: checked once, at the door."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from patchpoint.errors import InvalidArgument, PromptError
 
-from .sites import Edit
+from .sites import COMPONENTS, KV_HEADS, PER_HEAD, PORTS, Edit, Site
+from .sources import Source
 
 if TYPE_CHECKING:
     from .model import Model
-    from .run import Run
 
-STAGES = ("embed", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
+STAGES = tuple(component for component in COMPONENTS if component != "resid_pre")
 """Where an edit acts, in the order a token meets them. `resid_pre` of layer k is `resid_post` of layer k - 1."""
+BEFORE_MIXING = (*PORTS, "q", "k", "v", "pattern")
+"""Stages up to attention: what changes here is mixed into other tokens in the same block."""
+READ_BY_LATER_TOKENS = ("k_input", "v_input", "k", "v")
 
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """One edit on one prompt: after which block it acts (-1: before block 0), at which stage, on which tokens."""
+    """One edit on one prompt: in which block it acts (-1: before block 0), at which stage, on which tokens."""
 
     layer: int
     stage: str
@@ -31,6 +33,13 @@ class Change:
     positions: tuple[int, ...]
     picks: tuple[int, ...]
     """Which of the edit's value rows belong to `positions`."""
+    n_tokens: int
+    """Length of the prompt."""
+
+    @property
+    def entry(self) -> int:
+        """The block behind which a stream that makes this change first must be at hand."""
+        return self.layer - 1 if self.stage in BEFORE_MIXING else self.layer
 
     def only(self, wanted: Callable[[int], bool]) -> "Change":
         """This change on those of its tokens that are wanted."""
@@ -44,55 +53,106 @@ class Change:
 def resolve(model: "Model", edit: Edit, prompt: int, lengths: Sequence[int]) -> Change:
     """The change an edit makes to one prompt; InvalidArgument or PromptError when it cannot be made."""
     site, n_tokens = edit.site, lengths[prompt]
-    _check_place(model, edit)
-    positions = (
-        tuple(range(n_tokens))
-        if site.positions is None
-        else tuple(p + n_tokens if p < 0 else p for p in site.positions)
-    )
-    for given, p in zip(site.positions or positions, positions, strict=True):
+    if site.layer < 0:
+        site = replace(site, layer=site.layer + model.n_layers)
+        edit = replace(edit, site=site)
+    _check_place(model, site)
+    positions = _positions(site, prompt, n_tokens)
+    _check_value(model, edit, prompt, lengths, len(positions))
+    picks = _first(len(positions))
+    if site.component == "resid_pre":
+        return Change(site.layer - 1, "resid_post", edit, prompt, positions, picks, n_tokens)
+    layer = -1 if site.component == "embed" else site.layer
+    return Change(layer, site.component, edit, prompt, positions, picks, n_tokens)
+
+
+@cache
+def _first(n: int) -> tuple[int, ...]:
+    """0 ... n - 1, one tuple for all who ask."""
+    return tuple(range(n))
+
+
+def _positions(site: Site, prompt: int, n_tokens: int) -> tuple[int, ...]:
+    """A site's positions in one prompt, counted from 0."""
+    if site.positions is None:
+        return _first(n_tokens)
+    given = site.positions if isinstance(site.positions, tuple) else (site.positions,)
+    positions = tuple(p + n_tokens if p < 0 else p for p in given)
+    for asked, p in zip(given, positions, strict=True):
         if not 0 <= p < n_tokens:
             raise PromptError(
-                f"position {given} of edit {site} is outside prompt {prompt}, which has {n_tokens} tokens"
+                f"position {asked} of edit {site} is outside prompt {prompt}, which has {n_tokens} tokens"
             )
     if len(set(positions)) != len(positions):
-        raise InvalidArgument(f"positions {site.positions} name a token of prompt {prompt} twice")
-    _check_value(model, edit, prompt, lengths, len(positions))
-    picks = tuple(range(len(positions)))
-    if site.component == "resid_pre":
-        return Change(site.layer - 1, "resid_post", edit, prompt, positions, picks)
-    layer = -1 if site.component == "embed" else site.layer
-    return Change(layer, site.component, edit, prompt, positions, picks)
+        raise InvalidArgument(f"positions {given} name a token of prompt {prompt} twice")
+    return positions
 
 
-def _check_place(model: "Model", edit: Edit) -> None:
-    site = edit.site
+def check_together(edits: Iterable[Edit]) -> None:
+    """Refuse edits of one layer that speak of keys or values both by group and by query head."""
+    touched = {(edit.site.layer, edit.site.component) for edit in edits}
+    for layer, component in touched:
+        if component in KV_HEADS and (layer, f"{component}_input") in touched:
+            raise InvalidArgument(
+                f"edits of {component} (one per key/value head) and of {component}_input (one per query head) "
+                f"meet in layer {layer}; give one of the two"
+            )
+
+
+def _check_place(model: "Model", site: Site) -> None:
     if not 0 <= site.layer < model.n_layers:
         raise InvalidArgument(f"layer {site.layer} of {site}: the model has layers 0 to {model.n_layers - 1}")
-    if site.head is not None and not 0 <= site.head < model.n_heads:
-        raise InvalidArgument(f"head {site.head} of {site}: the model has heads 0 to {model.n_heads - 1}")
-    if site.component == "resid_mid" and model.adapter.blocks[site.layer].parallel:
+    block = model.adapter.blocks[site.layer]
+    if site.component == "resid_mid" and block.parallel:
         raise InvalidArgument(
             f"{model.name} runs attention and MLP in parallel, so it has no resid_mid; use resid_pre or resid_post"
         )
+    if site.component == "final" and site.layer != model.n_layers - 1:
+        raise InvalidArgument(f"final belongs to the last layer, got layer={site.layer}; give layer=-1")
+    if site.component == "mlp_post" and block.d_mlp is None:
+        raise InvalidArgument(
+            f"layer {site.layer} of {model.name} shares its MLP among experts and has no mlp_post; "
+            "use mlp_in or mlp_out"
+        )
+    name, many = _picked_from(model, site)
+    if site.picked is not None and not 0 <= min(site.picked) <= max(site.picked) < many:
+        raise InvalidArgument(f"{name} {site.picked} of {site}: the layer has {name}s 0 to {many - 1}")
 
 
-def _width(model: "Model", edit: Edit) -> int:
-    """Numbers per token at the edit's site."""
-    site, block = edit.site, model.adapter.blocks[edit.site.layer]
+def _picked_from(model: "Model", site: Site) -> tuple[str, int]:
+    """What a site's numbers name, and how many of it there are."""
+    block = model.adapter.blocks[site.layer]
+    if site.component == "mlp_post":
+        return "neuron", block.d_mlp or 0
+    if site.component in KV_HEADS:
+        return "key/value head", block.n_kv_heads
+    return "head", block.n_heads
+
+
+def width_of(model: "Model", site: Site, n_tokens: int) -> int:
+    """Numbers per token at a site of a prompt of `n_tokens` tokens."""
+    block = model.adapter.blocks[site.layer]
     if site.component == "embed":
         return model.d_embed
-    if site.component == "z":
-        return block.d_head if site.head is not None else block.n_heads * block.d_head
-    return model.d_model
+    if site.component == "final":
+        width: int = model.hf.get_output_embeddings().weight.shape[1]
+        return width
+    each = {"pattern": n_tokens, "mlp_post": 1, **dict.fromkeys(("q", "k", "v", "z"), block.d_head)}
+    if site.component not in each:
+        return model.d_model
+    many = _picked_from(model, site)[1] if site.picked is None else len(site.picked)
+    return many * each[site.component]
 
 
 def _check_value(model: "Model", edit: Edit, prompt: int, lengths: Sequence[int], n_positions: int) -> None:
     value = edit.value
     if isinstance(value, int | float):
         return
+    if isinstance(value, Source):
+        value.check(edit.site, prompt, lengths)
+        return
     if isinstance(value, Tensor):
-        if value.shape[-1] != (width := _width(model, edit)):
+        if value.shape[-1] != (width := width_of(model, edit.site, lengths[prompt])):
             raise InvalidArgument(
                 f"edit {edit.site} has values of width {value.shape[-1]}, the site has {width}"
             )
@@ -117,101 +177,6 @@ def _check_value(model: "Model", edit: Edit, prompt: int, lengths: Sequence[int]
         )
 
 
-Placed = tuple[Change, int, Sequence[int]]
-"""A change, its place among its unit's changes in that block, and its rows."""
-
-
-@dataclass(frozen=True, eq=False)
-class RowEdit:
-    """Edits of one kind at one component and stage: state rows in rising order, and a value for each."""
-
-    op: str
-    head: int | None
-    rows: np.ndarray
-    values: Tensor
-    """[row, width], or [row, 1] for numbers."""
-
-    def apply(self, component: Tensor, state_start: int, n_rows: int, tile_start: int) -> None:
-        """Edit those of state rows state_start ... + n_rows that are ours; they lie from `tile_start` on."""
-        low, high = np.searchsorted(self.rows, (state_start, state_start + n_rows))
-        if low == high:
-            return
-        target = component.flatten(1) if self.head is None else component[:, self.head]
-        at = torch.from_numpy(self.rows[low:high] - (state_start - tile_start)).to(target.device)
-        values = self.values[low:high]
-        if self.op == "replace":
-            target[at] = values.expand(-1, target.shape[1])
-        elif self.op == "add":
-            target[at] += values
-        else:
-            target[at] *= values
-
-
-def row_edits(model: "Model", changes: Iterable[Placed]) -> dict[str, list[RowEdit]]:
-    """Batches per stage, in the order in which they act."""
-    kinds: dict[tuple[int, str, str, int | None, int], list[tuple[Change, Sequence[int]]]] = {}
-    for change, order, rows in changes:
-        edit = change.edit
-        key = (order, change.stage, edit.op, edit.site.head, _kind_of_value(edit))
-        kinds.setdefault(key, []).append((change, rows))
-    batches: dict[str, list[RowEdit]] = {}
-    for (_, stage, op, head, _), items in sorted(kinds.items(), key=lambda kind: kind[0][0]):
-        all_rows = np.concatenate([np.asarray(rows, dtype=np.int64) for _, rows in items])
-        rising = np.argsort(all_rows, kind="stable")
-        values = _values(model, [change for change, _ in items])
-        batches.setdefault(stage, []).append(
-            RowEdit(op, head, all_rows[rising], values[torch.from_numpy(rising).to(values.device)])
-        )
-    return batches
-
-
-def apply_to_all(edits: Mapping[str, list[RowEdit]], component: str, rows: Tensor) -> None:
-    """Make a component's edits where `rows` are all there are, counted from 0."""
-    for edit in edits.get(component, ()):
-        edit.apply(rows, 0, len(rows), 0)
-
-
-def _kind_of_value(edit: Edit) -> int:
-    """Equal for edits whose values can be gathered together: numbers, tensors, those of one source run."""
-    if isinstance(edit.value, int | float):
-        return 0
-    return 1 if isinstance(edit.value, Tensor) else id(edit.value)
-
-
-def _values(model: "Model", changes: list[Change]) -> Tensor:
-    """One value row per changed token, in the order of the changes; all changes have one kind of value."""
-    like = model.hf.get_input_embeddings().weight
-    value = changes[0].edit.value
-    if isinstance(value, int | float):
-        numbers = [float(c.edit.value) for c in changes for _ in c.positions]  # type: ignore[arg-type]
-        return torch.tensor(numbers, device=like.device, dtype=like.dtype)[:, None]
-    if isinstance(value, Tensor):
-        return torch.cat([_tensor_rows(c).to(like.device, like.dtype) for c in changes])
-    site = changes[0].edit.site
-    return _run_rows(value, changes, site.head).to(like.device, like.dtype)
-
-
-def _tensor_rows(change: Change) -> Tensor:
-    value = change.edit.value
-    assert isinstance(value, Tensor)
-    mine = value[change.prompt] if value.ndim == 3 else value
-    return mine[list(change.picks)] if mine.ndim == 2 else mine.expand(len(change.picks), -1)
-
-
-def _run_rows(source: "Run", changes: list[Change], head: int | None) -> Tensor:
-    """Rows of another run's activations, gathered layer by layer."""
-    by_layer: dict[tuple[str, int], list[int]] = {}
-    places: dict[tuple[str, int], list[int]] = {}
-    at = 0
-    for change in changes:
-        offset = source.packing.offsets[change.prompt if len(source.packing.lengths) > 1 else 0]
-        key = (change.edit.site.component, change.edit.site.layer)
-        by_layer.setdefault(key, []).extend(offset + p for p in change.positions)
-        places.setdefault(key, []).extend(range(at, at + len(change.positions)))
-        at += len(change.positions)
-    parts = []
-    for (component, layer), rows in by_layer.items():
-        taken = source.rows(component, layer)[torch.tensor(rows, device=source.resid[0].device)]
-        parts.append(taken.flatten(1) if head is None else taken[:, head])
-    back = torch.tensor([p for rows in places.values() for p in rows]).argsort()
-    return torch.cat(parts)[back.to(parts[0].device)]
+def has_heads(component: str) -> bool:
+    """Whether a component's rows are [head, width] (neurons count as heads one number wide)."""
+    return component in PER_HEAD or component == "mlp_post"

@@ -14,7 +14,8 @@ from patchpoint.models.model import LoadedModel
 from patchpoint.models.tokens import check_length, encode
 
 from .batch import Batch
-from .run import KEEPABLE, Run, forward
+from .forward import KEPT, forward
+from .run import Run
 from .sites import Edit
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class Model(LoadedModel):
         prompts: PromptLike,
         *,
         edits: Sequence[Edit] = (),
-        keep: Collection[str] = KEEPABLE,
+        keep: Collection[str] = KEPT,
         memory_gib: float | None = None,
     ) -> Run:
         """One pass over prompts of any lengths, packed without padding: equal to each prompt run by itself.

@@ -1,57 +1,100 @@
 """The hot step: one block on packed rows of changed tokens only.
 
-Axes: R rows of the tile, N units (variant x prompt) of a piece, W changed tokens of a unit (its suffix), F tokens
-before them (unchanged, keys and values from the base run), T = F + W, H heads, G key/value heads, K head width,
-D d_model.
+Axes: R rows of the tile, U units of the tile, H heads, G key/value heads, K head width, D d_model; others as in
+`attention`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F_
 from torch import Tensor
 
-from patchpoint.models.families import Block
+from patchpoint.models.families import Block, Rotary
+
+from .attention import Piece, attend, per_head
+from .sites import PORTS
+from .visit import Visit
 
 Projections = tuple[Tensor, Tensor, Tensor]
-"""Queries [R, H, K], keys and values [R, G, K] of the same rows."""
-Visit = Callable[[str, Tensor], None]
-"""Called with a component's name and rows as soon as they exist; may change them in place."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Units of one shape inside a tile: rows start ... start + units * width."""
-
-    start: int
-    units: int
-    width: int
-    k_prefix_NFGK: Tensor | None
-    v_prefix_NFGK: Tensor | None
-
-    @property
-    def stop(self) -> int:
-        """End of the piece's rows, exclusive."""
-        return self.start + self.units * self.width
+"""Queries [R, H, K], keys and values [R, G, K] of the same rows (or [R, H, K], one per query head)."""
 
 
 def block_step(
-    block: Block, resid_RD: Tensor, qkv: Projections, pieces: Sequence[Piece], visit: Visit
+    block: Block,
+    resid_RD: Tensor,
+    qkv: Projections,
+    angles: Rotary | None,
+    pieces: Sequence[Piece],
+    visit: Visit,
 ) -> None:
     """Take the rows' residual stream through one block, in place, from their projections on."""
-    visit("k", qkv[1])
-    visit("v", qkv[2])
-    after_attention(block, resid_RD, mixed_heads(block, qkv, pieces), visit)
+    qkv = edited_projections(block, resid_RD, qkv, angles, visit)
+    after_attention(block, resid_RD, mixed_heads(block, qkv, pieces, visit), visit)
 
 
-def mixed_heads(block: Block, qkv: Projections, pieces: Sequence[Piece]) -> Tensor:
+def edited_projections(
+    block: Block, resid_RD: Tensor, qkv: Projections, angles: Rotary | None, visit: Visit
+) -> Projections:
+    """Projections once visitors have been at the heads' own inputs and at q, k and v themselves."""
+    q, (k, v) = edited_q(block, resid_RD, qkv[0], angles, visit), qkv[1:]
+    return q, *edited_kv(block, resid_RD, (k, v), angles, visit)
+
+
+def edited_q(block: Block, resid_RD: Tensor, q_RHK: Tensor, angles: Rotary | None, visit: Visit) -> Tensor:
+    """As `edited_projections`, for queries alone."""
+    if visit.wants("q_input"):
+        _read_again(block, "q_input", resid_RD, q_RHK, angles, visit)
+    visit("q", q_RHK)
+    return q_RHK
+
+
+def edited_kv(
+    block: Block, resid_RD: Tensor, kv: tuple[Tensor, Tensor], angles: Rotary | None, visit: Visit
+) -> tuple[Tensor, Tensor]:
+    """As `edited_projections`, for keys and values; per query head once one head's own input was visited."""
+    k, v = kv
+    visit("k", k)
+    visit("v", v)
+    if visit.wants("k_input"):
+        k = per_head(k, block.n_heads).contiguous()
+        _read_again(block, "k_input", resid_RD, k, angles, visit)
+    if visit.wants("v_input"):
+        v = per_head(v, block.n_heads).contiguous()
+        _read_again(block, "v_input", resid_RD, v, angles, visit)
+    return k, v
+
+
+def _read_again(
+    block: Block, port: str, resid_RD: Tensor, projection_RHK: Tensor, angles: Rotary | None, visit: Visit
+) -> None:
+    """Project anew, in place, what heads read whose own copy of the stream is no longer the stream."""
+    copies_RHD = resid_RD[:, None].expand(-1, block.n_heads, -1).clone()
+    visit(port, copies_RHD)
+    rows, heads = (copies_RHD != resid_RD[:, None]).any(-1).nonzero(as_tuple=True)
+    if not len(rows):
+        return
+    at, place = torch.unique(rows, return_inverse=True)
+    project = READERS[port](block)
+    new = project(copies_RHD[at], None if angles is None else angles.at(at))
+    projection_RHK[rows, heads] = new[place, heads]
+
+
+READERS: dict[str, Callable[[Block], Callable[[Tensor, Rotary | None], Tensor]]] = {
+    "q_input": lambda block: block.port_q,
+    "k_input": lambda block: block.port_k,
+    "v_input": lambda block: lambda x, angles: block.port_v(x),
+}
+assert tuple(READERS) == PORTS
+
+
+def mixed_heads(block: Block, qkv: Projections, pieces: Sequence[Piece], visit: Visit) -> Tensor:
     """Each head's mixture of values, `z`, for all rows."""
     q_RHK, k_RGK, v_RGK = qkv
     z_RHK = q_RHK.new_empty(q_RHK.shape)
     for piece in pieces:
         rows = slice(piece.start, piece.stop)
-        z_NHWK = _attend(block, piece, q_RHK[rows], k_RGK[rows], v_RGK[rows], piece.width)
+        own = (q_RHK[rows], k_RGK[rows], v_RGK[rows])
+        z_NHWK = attend(block, piece, own, piece.width, visit, piece.start)
         z_RHK[rows].view(piece.units, piece.width, *z_RHK.shape[1:]).copy_(z_NHWK.transpose(1, 2))
     return z_RHK
 
@@ -73,12 +116,12 @@ def last_step(
 
     `resid_UD` and `q_UHK` have one row per unit, keys and values one per row of the tile.
     """
-    k_RGK, v_RGK = kv
     z_UHK = torch.empty_like(q_UHK)
     first = 0
     for piece in pieces:
         rows, units = slice(piece.start, piece.stop), slice(first, first + piece.units)
-        z_UHK[units] = _attend(block, piece, q_UHK[units], k_RGK[rows], v_RGK[rows], 1)[:, :, 0]
+        own = (q_UHK[units], kv[0][rows], kv[1][rows])
+        z_UHK[units] = attend(block, piece, own, 1, visit, first)[:, :, 0]
         first += piece.units
     after_attention(block, resid_UD, z_UHK, visit)
     return resid_UD
@@ -90,52 +133,28 @@ def after_attention(block: Block, resid_RD: Tensor, z_RHK: Tensor, visit: Visit)
     attn_out_RD = block.attn_out(z_RHK)
     visit("attn_out", attn_out_RD)
     if block.parallel:
-        mlp_out_RD = block.mlp_out(resid_RD)
+        mlp_out_RD = _mlp(block, resid_RD, visit)
         resid_RD.add_(attn_out_RD)
     else:
         resid_RD.add_(attn_out_RD)
         visit("resid_mid", resid_RD)
-        mlp_out_RD = block.mlp_out(resid_RD)
+        mlp_out_RD = _mlp(block, resid_RD, visit)
+    after_mlp(resid_RD, mlp_out_RD, visit)
+
+
+def _mlp(block: Block, resid_RD: Tensor, visit: Visit) -> Tensor:
+    if visit.wants("mlp_in"):
+        resid_RD = resid_RD.clone()
+        visit("mlp_in", resid_RD)
+    if not visit.wants("mlp_post"):
+        return block.mlp_out(resid_RD)
+    neurons = block.mlp_post(resid_RD)
+    visit("mlp_post", neurons)
+    return block.mlp_down(neurons)
+
+
+def after_mlp(resid_RD: Tensor, mlp_out_RD: Tensor, visit: Visit) -> None:
+    """The end of a block, in place on the residual stream."""
     visit("mlp_out", mlp_out_RD)
     resid_RD.add_(mlp_out_RD)
     visit("resid_post", resid_RD)
-
-
-def _attend(
-    block: Block, piece: Piece, q_RHK: Tensor, k_RGK: Tensor, v_RGK: Tensor, n_queries: int
-) -> Tensor:
-    """Attention of each unit's last `n_queries` tokens over its prefix and its own tokens: [N, H, n_queries, K]."""
-    q_NQHK = q_RHK.view(piece.units, n_queries, *q_RHK.shape[1:])
-    k_NTGK = _with_prefix(piece.k_prefix_NFGK, k_RGK.view(piece.units, piece.width, *k_RGK.shape[1:]))
-    v_NTGK = _with_prefix(piece.v_prefix_NFGK, v_RGK.view(piece.units, piece.width, *v_RGK.shape[1:]))
-    n_keys = k_NTGK.shape[1]
-    mask_QT = _mask(n_queries, n_keys, block.window, q_RHK.device)
-    q, k, v = q_NQHK.transpose(1, 2), k_NTGK.transpose(1, 2), v_NTGK.transpose(1, 2)
-    if block.softcap is not None:
-        return _softcapped(q, k, v, mask_QT, block.scale, block.softcap)
-    grouped = block.n_heads != block.n_kv_heads
-    return F_.scaled_dot_product_attention(q, k, v, attn_mask=mask_QT, scale=block.scale, enable_gqa=grouped)
-
-
-def _with_prefix(prefix_NFGK: Tensor | None, own_NWGK: Tensor) -> Tensor:
-    return own_NWGK if prefix_NFGK is None else torch.cat((prefix_NFGK, own_NWGK), dim=1)
-
-
-def _mask(n_queries: int, n_keys: int, window: int | None, device: torch.device) -> Tensor | None:
-    """True where a query may look; None when it may look everywhere."""
-    if n_queries == 1 and (window is None or n_keys <= window):
-        return None
-    behind = torch.arange(n_keys - n_queries, n_keys, device=device)[:, None] - torch.arange(
-        n_keys, device=device
-    )
-    allowed = behind >= 0
-    return allowed if window is None else allowed & (behind < window)
-
-
-def _softcapped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float) -> Tensor:
-    group = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-    scores = (q @ k.transpose(-1, -2)).mul_(scale).div_(softcap).tanh_().mul_(softcap)
-    if mask is not None:
-        scores.masked_fill_(~mask, float("-inf"))
-    return scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype) @ v

@@ -1,7 +1,8 @@
 """What a sweep has to compute: units grouped by shape, ordered so that those at work are always a prefix.
 
 A unit is one variant of one prompt. It equals its base before its first edited token (the engine holds only the
-tokens from there on, its suffix) and up to its first edited block (it enters the sweep behind that block).
+tokens from there on, its suffix) and up to its first edited block (it enters the sweep behind that block, or behind
+the one below where it changes what attention reads).
 """
 
 from bisect import bisect_left
@@ -13,10 +14,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from .edits import STAGES, Change, resolve
+from .edits import READ_BY_LATER_TOKENS, STAGES, Change, check_together, resolve
 from .memory import budget_bytes, take_within
 from .run import Run
 from .sites import Variant
+
+RANK = {stage: rank for rank, stage in enumerate(STAGES)}
+AFTER_BLOCK = ("resid_post", "final")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +33,8 @@ class Unit:
     base_row: int
     """The base run's row of the prompt's first token."""
     changes: tuple[Change, ...]
+    made_again: frozenset[int]
+    """Which of `changes`, by number, are the base run's own."""
     entry: int
     """The block behind which the unit first differs from its base; -1 before block 0."""
     first: int
@@ -37,12 +43,24 @@ class Unit:
     @property
     def first_changed(self) -> list[int]:
         """The tokens that differ behind the block of entry."""
-        return sorted({p for change in self.changes if change.layer == self.entry for p in change.positions})
+        return sorted(
+            {
+                p
+                for change in self.changes
+                if change.layer == self.entry and change.stage != "final"
+                for p in change.positions
+            }
+        )
 
     @property
     def width(self) -> int:
         """Tokens from the first that differs to the last."""
         return self.n_tokens - self.first
+
+    @property
+    def n_edited(self) -> int:
+        """How many rows the variant itself edits."""
+        return sum(len(c.positions) for i, c in enumerate(self.changes) if i not in self.made_again)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,21 +110,27 @@ def units_of(base: Run, variants: Sequence[Variant]) -> list[Unit]:
     own = [[resolve(model, edit, p, lengths) for edit in base.edits] for p in range(len(lengths))]
     units = []
     for number, variant in enumerate(variants):
+        check_together((*base.edits, *variant.edits))
         for prompt, n_tokens in enumerate(lengths):
-            changes = [
-                _reaching(resolve(model, e, prompt, lengths), n_tokens, model.n_layers) for e in variant.edits
-            ]
+            changes = [_reaching(resolve(model, e, prompt, lengths), model.n_layers) for e in variant.edits]
             acting = sorted((c for c in changes if c.positions), key=_order)
             if acting:
-                again = [_reaching(c, n_tokens, model.n_layers) for c in _made_again(own[prompt], acting)]
-                together = sorted([*(c for c in again if c.positions), *acting], key=_order)
+                again = [_reaching(c, model.n_layers) for c in _made_again(own[prompt], acting)]
                 base_row = base.packing.offsets[prompt]
                 units.append(
-                    Unit(
-                        number, prompt, n_tokens, base_row, tuple(together), acting[0].layer, first_of(acting)
-                    )
+                    _unit(number, prompt, n_tokens, base_row, [c for c in again if c.positions], acting)
                 )
     return units
+
+
+def _unit(
+    number: int, prompt: int, n_tokens: int, base_row: int, again: list[Change], acting: list[Change]
+) -> Unit:
+    together = [*again, *acting]
+    order = sorted(range(len(together)), key=lambda i: _order(together[i]))
+    own = frozenset(place for place, i in enumerate(order) if i < len(again))
+    changes = tuple(together[i] for i in order)
+    return Unit(number, prompt, n_tokens, base_row, changes, own, acting[0].entry, first_of(acting))
 
 
 def first_of(changes: Sequence[Change]) -> int:
@@ -115,25 +139,31 @@ def first_of(changes: Sequence[Change]) -> int:
 
 
 def _order(change: Change) -> tuple[int, int]:
-    return change.layer, STAGES.index(change.stage)
+    return change.layer, RANK[change.stage]
 
 
 def _made_again(own: list[Change], acting: list[Change]) -> list[Change]:
     """The base run's own edits that must be made again, because a variant computes their rows anew.
 
-    Those are the ones above the block of entry, from the first changed token on, and within that block the
-    ones on tokens that the variant changes before its end.
+    Those are the ones above the block of entry, from the first changed token on; within that block the ones
+    behind attention, on tokens that the variant changes before the block's end; and those of `final`.
     """
-    entry, first = acting[0].layer, first_of(acting)
-    inside = {p for c in acting if c.layer == entry and c.stage != "resid_post" for p in c.positions}
-    kept = [c.only(lambda p: p >= first) for c in own if c.layer > entry]
-    kept += [c.only(inside.__contains__) for c in own if c.layer == entry]
+    entry, first = acting[0].entry, first_of(acting)
+    inside = {p for c in acting if c.layer == entry and c.stage not in AFTER_BLOCK for p in c.positions}
+    kept = []
+    for change in own:
+        if change.layer > entry or change.stage == "final":
+            kept.append(change.only(lambda p: p >= first))
+        elif change.entry == change.layer == entry:
+            kept.append(change.only(inside.__contains__))
     return [change for change in kept if change.positions]
 
 
-def _reaching(change: Change, n_tokens: int, n_layers: int) -> Change:
+def _reaching(change: Change, n_layers: int) -> Change:
     """The part of a change that can reach the final token: behind the last attention, only that token itself."""
-    return change if change.layer < n_layers - 1 else change.only(lambda p: p == n_tokens - 1)
+    if change.layer < n_layers - 1 or change.stage in READ_BY_LATER_TOKENS:
+        return change
+    return change.only(lambda p: p == change.n_tokens - 1)
 
 
 def chunks_of(base: Run, units: list[Unit], memory_gib: float | None) -> list[list[Group]]:

@@ -7,70 +7,87 @@ At the last block only final tokens go on. Exact: equal to running every variant
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from patchpoint.errors import InvalidArgument
+from patchpoint.errors import EditNotApplied
 
-from .chunk import final_resid
-from .metrics import Answers, Metric, Readout, metric_named
-from .plan import chunks_of, units_of
+from .chunk import chunk_final
+from .metrics import Asked, LogitsMetric, Readout, Rows, metric_of
+from .plan import Unit, chunks_of, units_of
+from .row_edits import Ledger
 from .run import Run
 from .sites import Edit, Variant, as_variant
+
+Variants = Sequence[Variant | Edit | Sequence[Edit]]
 
 
 @torch.no_grad()
 def sweep(
-    base: Run,
-    variants: Sequence[Variant | Edit | Sequence[Edit]],
-    metric: str = "prob",
-    *,
-    memory_gib: float | None = None,
+    base: Run, variants: Variants, metric: str | LogitsMetric = "prob", *, memory_gib: float | None = None
 ) -> xr.DataArray:
     """The metric at each prompt's final token under each variant of the base run, dims (variant, prompt).
 
-    `metric` is one of METRICS; answers come from the base run's batch. `memory_gib` bounds what the sweep
-    allocates (default: half of what is free); results do not depend on it beyond float rounding.
-    Raises UnknownName, InvalidArgument or PromptError for variants that do not fit model or prompts.
+    `metric` is one of METRICS, or a function of the final tokens' logits [row, vocab] and of the number of each
+    row's prompt [row] that returns [row]; answers come from the base run's batch. `memory_gib` bounds what the
+    sweep allocates (default: half of what is free); results do not depend on it beyond float rounding.
+    The coordinate `largest_change` tells what each variant did at its sites, as the largest absolute change of
+    a number there over all prompts: NaN where none of its sites can reach a final token, so that the value is
+    the base's. Raises UnknownName, InvalidArgument or PromptError for variants that do not fit model or
+    prompts, EditNotApplied where an edit did not take place.
     """
-    read = metric_named(metric)
-    answers = _answers(base)
+    read = metric_of(metric)
     listed = [as_variant(variant) for variant in variants]
     units = units_of(base, listed)
-    values = _measure(base, base.final_resid, answers, read)[None].repeat(len(listed), 1)
+    asked = _asked(base)
+    prompts = torch.arange(len(base.packing.lengths), device=base.model.device)
+    values = read(Rows(asked.base, prompts, asked))[None].repeat(len(listed), 1)
+    ledger = Ledger.of(len(listed), base.model.device)
     for groups in chunks_of(base, units, memory_gib):
         members = [unit for group in groups for unit in group.units]
         prompts = torch.tensor([unit.prompt for unit in members], device=values.device)
         numbers = torch.tensor([unit.variant for unit in members], device=values.device)
-        values[numbers, prompts] = _measure(base, final_resid(base, groups), answers.at(prompts), read)
+        final = chunk_final(base, groups, ledger, lambda layer: None)
+        values[numbers, prompts] = read(Rows(Readout(base.model.adapter, final), prompts, asked))
     return xr.DataArray(
         values.cpu().numpy(),
         dims=("variant", "prompt"),
-        coords={"variant": [str(variant) for variant in listed]},
+        coords={
+            "variant": [str(variant) for variant in listed],
+            "largest_change": ("variant", _largest_changes(ledger, units, listed)),
+        },
     )
 
 
-@torch.no_grad()
-def base_values(base: Run, metric: str) -> Float[Tensor, " prompt"]:
-    """The metric of a run itself, one value per prompt, on the CPU."""
-    return _measure(base, base.final_resid, _answers(base), metric_named(metric)).cpu()
-
-
-def _answers(base: Run) -> Answers:
-    batch = base.batch
-    if batch.correct is None:
-        raise InvalidArgument(
-            "the base run's prompts have no answers to score; give them a correct answer each"
+def _largest_changes(ledger: Ledger, units: Sequence[Unit], variants: Sequence[Variant]) -> np.ndarray:
+    """Per variant the largest change made; EditNotApplied where fewer rows were edited than asked for."""
+    asked = np.zeros(len(variants), dtype=np.int64)
+    for unit in units:
+        asked[unit.variant] += unit.n_edited
+    done, largest = ledger.rows.cpu().numpy(), ledger.largest.cpu().numpy()
+    if missed := np.flatnonzero(done != asked).tolist():
+        names = "; ".join(str(variants[i]) for i in missed[:3])
+        raise EditNotApplied(
+            f"{len(missed)} of {len(variants)} variants were not made as asked, such as {names}: of "
+            f"{asked[missed[0]]} tokens {done[missed[0]]} were edited; run patchpoint models check on this model"
         )
-    device = base.model.device
-    incorrect = None if batch.incorrect is None else torch.tensor(batch.incorrect, device=device)
-    return Answers(torch.tensor(batch.correct, device=device), incorrect)
+    return np.where(asked == 0, np.nan, largest)
 
 
-def _measure(
-    base: Run, resid: Float[Tensor, "row d_model"], answers: Answers, metric: Metric
-) -> Float[Tensor, " row"]:
-    adapter = base.model.adapter
-    return metric(Readout(adapter, adapter.final(resid)), answers)
+@torch.no_grad()
+def base_values(base: Run, metric: str | LogitsMetric) -> Float[Tensor, " prompt"]:
+    """The metric of a run itself, one value per prompt, on the CPU."""
+    asked = _asked(base)
+    prompts = torch.arange(len(base.packing.lengths), device=base.model.device)
+    return metric_of(metric)(Rows(asked.base, prompts, asked)).cpu()
+
+
+def _asked(base: Run) -> Asked:
+    batch, device = base.batch, base.model.device
+    correct, incorrect = (
+        None if ids is None else torch.tensor(ids, device=device) for ids in (batch.correct, batch.incorrect)
+    )
+    return Asked(Readout(base.model.adapter, base.final), correct, incorrect)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from patchpoint.models.families import Rotary
 
-from .packed import Piece
+from .attention import Piece
 from .plan import Group
-from .run import Run, tile_rows
+from .prompt_tiles import tile_rows
+from .run import Run
 
 PREFIX_TILE_BYTES = 2**26
 """Most bytes of keys and values of unchanged tokens gathered for one tile."""
@@ -62,6 +63,22 @@ class SlabTile:
     def unit_starts(self) -> list[int]:
         """Each slab's first unit in the tile."""
         return [0, *accumulate(slab.n_units for slab in self.slabs)][:-1]
+
+    @property
+    def by_row(self) -> list[tuple[int, int, int]]:
+        """Of each slab: its first state row, its number of rows, its first row in the tile."""
+        return [
+            (slab.state_start, slab.n_rows, start)
+            for slab, start in zip(self.slabs, self.row_starts, strict=True)
+        ]
+
+    @property
+    def by_unit(self) -> list[tuple[int, int, int]]:
+        """Of each slab: its first unit in the chunk, its number of units, its first unit in the tile."""
+        return [
+            (slab.unit_start, slab.n_units, start)
+            for slab, start in zip(self.slabs, self.unit_starts, strict=True)
+        ]
 
     def gathered(self, state: Tensor) -> Tensor:
         """The tile's rows: a view of the state for one slab, a copy for several."""

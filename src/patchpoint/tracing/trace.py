@@ -12,7 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from patchpoint.engine import Batch, Edit, Model, Run, Site, Variant, sweep
-from patchpoint.engine.metrics import metric_named
+from patchpoint.engine.metrics import metric_of
 from patchpoint.engine.sweep import base_values
 from patchpoint.errors import InvalidArgument, UnknownName
 from patchpoint.models.tokens import answer_ids, common_leading, token_texts
@@ -241,7 +241,7 @@ def check_settings(
         raise UnknownName("state", state, STATES)
     if direction not in DIRECTIONS:
         raise UnknownName("direction", direction, DIRECTIONS)
-    metric_named(metric)
+    metric_of(metric)
     if samples < 1:
         raise InvalidArgument(f"samples must be at least 1, got {samples}")
     if window < 1:

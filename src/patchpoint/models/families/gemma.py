@@ -6,8 +6,8 @@ from transformers import PreTrainedModel
 
 from patchpoint.errors import ModelError
 
-from .adapter import Adapter, HFModule, Resid
-from .llama import LlamaAdapter, LlamaBlock, gated_mlp
+from .adapter import Adapter, HFModule, Neurons, Resid
+from .llama import LlamaAdapter, LlamaBlock, gated_neurons
 from .norms import rms_norm
 
 
@@ -23,9 +23,9 @@ class GemmaBlock(LlamaBlock):
         """The stream after the input norm."""
         return gemma_norm(self.layer.input_layernorm, resid)
 
-    def mlp_out(self, resid: Resid) -> Resid:
-        """The gated MLP behind its norm."""
-        return gated_mlp(self.layer.mlp, gemma_norm(self.layer.post_attention_layernorm, resid))
+    def mlp_post(self, resid: Resid) -> Neurons:
+        """The gated neurons behind the MLP's norm."""
+        return gated_neurons(self.layer.mlp, gemma_norm(self.layer.post_attention_layernorm, resid))
 
 
 class GemmaAdapter(LlamaAdapter):

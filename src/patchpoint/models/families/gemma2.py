@@ -2,9 +2,10 @@
 
 from transformers import PreTrainedModel
 
-from .adapter import Adapter, Heads, HFModule, Resid
+from .adapter import Adapter, HeadResid, Heads, HFModule, Neurons, Resid
 from .gemma import GemmaAdapter, GemmaBlock, gemma_norm
-from .llama import gated_mlp
+from .llama import gated_neurons
+from .norms import rms_shares
 from .windows import layer_window
 
 
@@ -20,10 +21,19 @@ class Gemma2Block(GemmaBlock):
         """The output projection and the norm behind it."""
         return gemma_norm(self.layer.post_attention_layernorm, super().attn_out(z))
 
-    def mlp_out(self, resid: Resid) -> Resid:
-        """The gated MLP between its two norms."""
-        read = gemma_norm(self.layer.pre_feedforward_layernorm, resid)
-        return gemma_norm(self.layer.post_feedforward_layernorm, gated_mlp(self.layer.mlp, read))
+    def heads_out(self, z: Heads) -> HeadResid:
+        """Each head's share of the normed sum."""
+        norm = self.layer.post_attention_layernorm
+        weight = norm.weight.float() + 1.0
+        return rms_shares(super().heads_out(z), super().attn_out(z), weight, norm.eps)
+
+    def mlp_post(self, resid: Resid) -> Neurons:
+        """The gated neurons behind the MLP's norm."""
+        return gated_neurons(self.layer.mlp, gemma_norm(self.layer.pre_feedforward_layernorm, resid))
+
+    def mlp_down(self, mlp_post: Neurons) -> Resid:
+        """The down projection and the norm behind it."""
+        return gemma_norm(self.layer.post_feedforward_layernorm, super().mlp_down(mlp_post))
 
 
 class Gemma2Adapter(GemmaAdapter):

@@ -5,17 +5,19 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .activations import activate
-from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary
+from .adapter import Adapter, HFModule, Neurons, Resid, Rotary
+from .separate import SeparateBlock
 
 
-class GPTNeoBlock(Block):
-    """One GPT-Neo layer."""
+class GPTNeoBlock(SeparateBlock):
+    """One GPT-Neo layer: three projections without bias, unrotated."""
 
     scale = 1.0
 
     def __init__(self, layer: HFModule) -> None:
         self.layer = layer
         self.attn = layer.attn.attention
+        self.d_mlp = layer.mlp.c_fc.out_features
         self.n_heads = self.n_kv_heads = self.attn.num_heads
         self.d_head = self.attn.head_dim
         self.window = self.attn.config.window_size if self.attn.attention_type == "local" else None
@@ -25,23 +27,19 @@ class GPTNeoBlock(Block):
         out: Tensor = self.layer.ln_1(resid)
         return out
 
-    def qkv(self, attn_in: Resid, rotary: Rotary | None) -> tuple[Heads, KVHeads, KVHeads]:
-        """Three projections without bias."""
-        heads = (self.n_heads, self.d_head)
-        q = self.attn.q_proj(attn_in).unflatten(-1, heads)
-        k = self.attn.k_proj(attn_in).unflatten(-1, heads)
-        v = self.attn.v_proj(attn_in).unflatten(-1, heads)
-        return q, k, v
-
-    def attn_out(self, z: Heads) -> Resid:
+    @property
+    def out_proj(self) -> HFModule:
         """The output projection."""
-        out: Tensor = self.attn.out_proj(z.flatten(-2))
-        return out
+        return self.attn.out_proj
 
-    def mlp_out(self, resid: Resid) -> Resid:
-        """The MLP behind its layer norm."""
+    def mlp_post(self, resid: Resid) -> Neurons:
+        """The neurons behind the second layer norm."""
         mlp = self.layer.mlp
-        out: Tensor = mlp.c_proj(activate(mlp.act, mlp.c_fc(self.layer.ln_2(resid))))
+        return activate(mlp.act, mlp.c_fc(self.layer.ln_2(resid)))
+
+    def mlp_down(self, mlp_post: Neurons) -> Resid:
+        """The down projection."""
+        out: Tensor = self.layer.mlp.c_proj(mlp_post)
         return out
 
 

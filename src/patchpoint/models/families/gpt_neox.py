@@ -5,16 +5,18 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .activations import activate
-from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary
+from .adapter import Adapter, Heads, HFModule, KVHeads, Neurons, Resid, Rotary
+from .fused import FusedBlock, Parts, triples
 from .rotation import rope_angles, rope_reach, rotate_halves
 
 
-class GPTNeoXBlock(Block):
+class GPTNeoXBlock(FusedBlock):
     """One GPT-NeoX layer."""
 
     def __init__(self, layer: HFModule) -> None:
         self.layer = layer
         self.attn = layer.attention
+        self.d_mlp = layer.mlp.dense_h_to_4h.out_features
         self.n_heads = self.n_kv_heads = self.attn.config.num_attention_heads
         self.d_head = self.attn.head_size
         self.scale = self.attn.scaling
@@ -25,23 +27,38 @@ class GPTNeoXBlock(Block):
         out: Tensor = self.layer.input_layernorm(resid)
         return out
 
-    def qkv(self, attn_in: Resid, rotary: Rotary | None) -> tuple[Heads, KVHeads, KVHeads]:
-        """The fused projection holds q, k and v of head 0, then of head 1, and so on."""
+    @property
+    def qkv_proj(self) -> HFModule:
+        """Fused head by head."""
+        return self.attn.query_key_value
+
+    def parts(self, fused: Float[Tensor, "*row d_fused"]) -> Parts:
+        """q, k and v of head 0, then of head 1, and so on."""
+        return triples(fused, self.n_heads)
+
+    def finish_q(self, q: Heads, rotary: Rotary | None) -> Heads:
+        """Partly rotated."""
         assert rotary is not None
-        fused = self.attn.query_key_value(attn_in).unflatten(-1, (self.n_heads, 3, self.d_head))
-        q, k, v = fused.unbind(2)
-        return rotate_halves(q, rotary), rotate_halves(k, rotary), v
+        return rotate_halves(q, rotary)
 
-    def attn_out(self, z: Heads) -> Resid:
+    def finish_k(self, k: KVHeads, rotary: Rotary | None) -> KVHeads:
+        """Partly rotated."""
+        assert rotary is not None
+        return rotate_halves(k, rotary)
+
+    @property
+    def out_proj(self) -> HFModule:
         """The output projection."""
-        out: Tensor = self.attn.dense(z.flatten(-2))
-        return out
+        return self.attn.dense
 
-    def mlp_out(self, resid: Resid) -> Resid:
-        """The MLP behind its own layer norm, in parallel blocks too."""
+    def mlp_post(self, resid: Resid) -> Neurons:
+        """The neurons behind the MLP's own layer norm, in parallel blocks too."""
         mlp = self.layer.mlp
-        hidden = mlp.dense_h_to_4h(self.layer.post_attention_layernorm(resid))
-        out: Tensor = mlp.dense_4h_to_h(activate(mlp.act, hidden))
+        return activate(mlp.act, mlp.dense_h_to_4h(self.layer.post_attention_layernorm(resid)))
+
+    def mlp_down(self, mlp_post: Neurons) -> Resid:
+        """The down projection."""
+        out: Tensor = self.layer.mlp.dense_4h_to_h(mlp_post)
         return out
 
 

@@ -5,11 +5,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .activations import activate
-from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary
+from .adapter import Adapter, Heads, HFModule, KVHeads, Neurons, Resid, Rotary
 from .rotation import rotate_pairs
+from .separate import SeparateBlock
 
 
-class GPTJBlock(Block):
+class GPTJBlock(SeparateBlock):
     """One GPT-J layer."""
 
     parallel = True
@@ -17,6 +18,7 @@ class GPTJBlock(Block):
     def __init__(self, layer: HFModule) -> None:
         self.layer = layer
         self.attn = layer.attn
+        self.d_mlp = layer.mlp.fc_in.out_features
         self.n_heads = self.n_kv_heads = self.attn.num_attention_heads
         self.d_head = self.attn.head_dim
         self.scale = self.d_head**-0.5
@@ -26,34 +28,41 @@ class GPTJBlock(Block):
         out: Tensor = self.layer.ln_1(resid)
         return out
 
-    def qkv(self, attn_in: Resid, rotary: Rotary | None) -> tuple[Heads, KVHeads, KVHeads]:
-        """Three projections without bias, the first two partly rotated."""
+    def finish_q(self, q: Heads, rotary: Rotary | None) -> Heads:
+        """Partly rotated."""
         assert rotary is not None
-        heads = (self.n_heads, self.d_head)
-        q = self.attn.q_proj(attn_in).unflatten(-1, heads)
-        k = self.attn.k_proj(attn_in).unflatten(-1, heads)
-        v = self.attn.v_proj(attn_in).unflatten(-1, heads)
-        return rotate_pairs(q, rotary), rotate_pairs(k, rotary), v
+        return rotate_pairs(q, rotary)
 
-    def attn_out(self, z: Heads) -> Resid:
+    def finish_k(self, k: KVHeads, rotary: Rotary | None) -> KVHeads:
+        """Partly rotated."""
+        assert rotary is not None
+        return rotate_pairs(k, rotary)
+
+    @property
+    def out_proj(self) -> HFModule:
         """The output projection."""
-        out: Tensor = self.attn.out_proj(z.flatten(-2))
-        return out
+        return self.attn.out_proj
 
-    def mlp_out(self, resid: Resid) -> Resid:
-        """The MLP behind the norm that attention reads from as well."""
+    def mlp_post(self, resid: Resid) -> Neurons:
+        """The neurons behind the norm that attention reads from as well."""
         mlp = self.layer.mlp
-        out: Tensor = mlp.fc_out(activate(mlp.act, mlp.fc_in(self.layer.ln_1(resid))))
+        return activate(mlp.act, mlp.fc_in(self.layer.ln_1(resid)))
+
+    def mlp_down(self, mlp_post: Neurons) -> Resid:
+        """The down projection."""
+        out: Tensor = self.layer.mlp.fc_out(mlp_post)
         return out
 
 
 class GPTJAdapter(Adapter):
-    """GPT-J with its table of angles."""
+    """GPT-J with its table of angles, and the base of the family that differs only inside a block."""
+
+    block: type[GPTJBlock] = GPTJBlock
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.body = model.transformer
-        self.blocks = tuple(GPTJBlock(layer) for layer in self.body.h)
+        self.blocks = tuple(self.block(layer) for layer in self.body.h)
         self.d_model = model.config.n_embd
         self.d_vocab = model.lm_head.weight.shape[0]
         self.max_tokens = model.config.n_positions
@@ -83,3 +92,6 @@ class GPTJAdapter(Adapter):
 def adapter(model: PreTrainedModel) -> Adapter:
     """The GPT-J adapter."""
     return GPTJAdapter(model)
+
+
+__all__ = ["GPTJAdapter", "GPTJBlock", "adapter"]

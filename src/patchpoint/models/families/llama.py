@@ -4,13 +4,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .activations import activate
-from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary
+from .activations import activate, gated
+from .adapter import Adapter, Heads, HFModule, KVHeads, Neurons, Resid, Rotary
 from .norms import rms_norm
 from .rotation import rope_angles, rope_reach, rotate_halves
+from .separate import SeparateBlock
 
 
-class LlamaBlock(Block):
+class LlamaBlock(SeparateBlock):
     """One Llama layer, and the base of the families that change a piece of it."""
 
     def __init__(self, layer: HFModule) -> None:
@@ -20,6 +21,7 @@ class LlamaBlock(Block):
         self.n_heads = config.num_attention_heads
         self.n_kv_heads = config.num_key_value_heads
         self.d_head = self.attn.head_dim
+        self.d_mlp = config.intermediate_size
         self.scale = self.attn.scaling
 
     def attn_in(self, resid: Resid) -> Resid:
@@ -27,30 +29,36 @@ class LlamaBlock(Block):
         norm = self.layer.input_layernorm
         return rms_norm(resid, norm.weight, norm.variance_epsilon)
 
-    def qkv(self, attn_in: Resid, rotary: Rotary | None) -> tuple[Heads, KVHeads, KVHeads]:
-        """Rotated queries and keys, and values."""
+    def finish_q(self, q: Heads, rotary: Rotary | None) -> Heads:
+        """Rotated."""
         assert rotary is not None
-        q = self.attn.q_proj(attn_in).unflatten(-1, (self.n_heads, self.d_head))
-        k = self.attn.k_proj(attn_in).unflatten(-1, (self.n_kv_heads, self.d_head))
-        v = self.attn.v_proj(attn_in).unflatten(-1, (self.n_kv_heads, self.d_head))
-        return rotate_halves(q, rotary), rotate_halves(k, rotary), v
+        return rotate_halves(q, rotary)
 
-    def attn_out(self, z: Heads) -> Resid:
+    def finish_k(self, k: KVHeads, rotary: Rotary | None) -> KVHeads:
+        """Rotated."""
+        assert rotary is not None
+        return rotate_halves(k, rotary)
+
+    @property
+    def out_proj(self) -> HFModule:
         """The output projection."""
-        out: Tensor = self.attn.o_proj(z.flatten(-2))
+        return self.attn.o_proj
+
+    def mlp_post(self, resid: Resid) -> Neurons:
+        """The gated neurons behind the MLP's norm."""
+        norm = self.layer.post_attention_layernorm
+        return gated_neurons(self.layer.mlp, rms_norm(resid, norm.weight, norm.variance_epsilon))
+
+    def mlp_down(self, mlp_post: Neurons) -> Resid:
+        """The down projection."""
+        out: Tensor = self.layer.mlp.down_proj(mlp_post)
         return out
 
-    def mlp_out(self, resid: Resid) -> Resid:
-        """The gated MLP behind its norm."""
-        norm = self.layer.post_attention_layernorm
-        return gated_mlp(self.layer.mlp, rms_norm(resid, norm.weight, norm.variance_epsilon))
 
-
-def gated_mlp(mlp: HFModule, x: Resid) -> Resid:
-    """down(act(gate(x)) * up(x)), without a third buffer of the hidden width for the usual SiLU."""
+def gated_neurons(mlp: HFModule, x: Resid) -> Neurons:
+    """act(gate(x)) * up(x), without a third buffer of the hidden width for the usual SiLU."""
     hidden = activate(mlp.act_fn, mlp.gate_proj(x))
-    out: Tensor = mlp.down_proj(hidden.mul_(mlp.up_proj(x)))
-    return out
+    return gated(hidden, mlp.up_proj(x))
 
 
 class LlamaAdapter(Adapter):
@@ -89,4 +97,4 @@ def adapter(model: PreTrainedModel) -> Adapter:
     return LlamaAdapter(model)
 
 
-__all__ = ["LlamaAdapter", "LlamaBlock", "adapter", "gated_mlp"]
+__all__ = ["LlamaAdapter", "LlamaBlock", "adapter", "gated_neurons"]

@@ -1,13 +1,14 @@
 """OLMo 2: Llama with norms behind attention and MLP instead of before them, and on queries and keys."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .adapter import Adapter, Heads, HFModule, KVHeads, Resid, Rotary
-from .llama import LlamaAdapter, LlamaBlock, gated_mlp
-from .norms import rms_norm
-from .rotation import rotate_halves
+from .adapter import Adapter, HeadResid, Heads, HFModule, KVHeads, Neurons, Resid, Rotary
+from .llama import LlamaAdapter, LlamaBlock, gated_neurons
+from .norms import rms_norm, rms_shares
+from .rotation import rotate_halves_wide
 
 
 def olmo2_norm(norm: HFModule, x: Float[Tensor, "*row d"]) -> Float[Tensor, "*row d"]:
@@ -22,23 +23,47 @@ class Olmo2Block(LlamaBlock):
         """The stream itself, not a copy: this family has no norm before attention."""
         return resid
 
-    def qkv(self, attn_in: Resid, rotary: Rotary | None) -> tuple[Heads, KVHeads, KVHeads]:
-        """Queries and keys normed over all heads together, then rotated in the angles' dtype; and values."""
+    def finish_q(self, q: Heads, rotary: Rotary | None) -> Heads:
+        """Normed over all heads together, then rotated in the angles' dtype."""
         assert rotary is not None
-        attn = self.attn
-        q = olmo2_norm(attn.q_norm, attn.q_proj(attn_in)).view(-1, self.n_heads, self.d_head)
-        k = olmo2_norm(attn.k_norm, attn.k_proj(attn_in)).view(-1, self.n_kv_heads, self.d_head)
-        v = attn.v_proj(attn_in).unflatten(-1, (self.n_kv_heads, self.d_head))
-        wide = rotary.cos.dtype
-        return rotate_halves(q.to(wide), rotary).to(q.dtype), rotate_halves(k.to(wide), rotary).to(k.dtype), v
+        normed = olmo2_norm(self.attn.q_norm, q.flatten(-2)).view_as(q)
+        return rotate_halves_wide(normed, rotary)
+
+    def finish_k(self, k: KVHeads, rotary: Rotary | None) -> KVHeads:
+        """As `finish_q`, over all key heads together."""
+        assert rotary is not None
+        normed = olmo2_norm(self.attn.k_norm, k.flatten(-2)).view_as(k)
+        return rotate_halves_wide(normed, rotary)
+
+    def port_q(self, x: HeadResid, rotary: Rotary | None) -> Heads:
+        """Head by head, all of it each time: the norm of a head's query depends on all heads' projections."""
+        heads = [self.q(self.attn_in(x[:, head]), rotary)[:, head] for head in range(self.n_heads)]
+        return torch.stack(heads, dim=1)
+
+    def port_k(self, x: HeadResid, rotary: Rotary | None) -> Heads:
+        """As `port_q`."""
+        group = self.n_heads // self.n_kv_heads
+        heads = [
+            self.kv(self.attn_in(x[:, head]), rotary)[0][:, head // group] for head in range(self.n_heads)
+        ]
+        return torch.stack(heads, dim=1)
 
     def attn_out(self, z: Heads) -> Resid:
         """The output projection and the norm behind it."""
         return olmo2_norm(self.layer.post_attention_layernorm, super().attn_out(z))
 
-    def mlp_out(self, resid: Resid) -> Resid:
-        """The gated MLP on the stream itself, and the norm behind it."""
-        return olmo2_norm(self.layer.post_feedforward_layernorm, gated_mlp(self.layer.mlp, resid))
+    def heads_out(self, z: Heads) -> HeadResid:
+        """Each head's share of the normed sum."""
+        norm = self.layer.post_attention_layernorm
+        return rms_shares(super().heads_out(z), super().attn_out(z), norm.weight, norm.variance_epsilon)
+
+    def mlp_post(self, resid: Resid) -> Neurons:
+        """The gated neurons of the stream itself."""
+        return gated_neurons(self.layer.mlp, resid)
+
+    def mlp_down(self, mlp_post: Neurons) -> Resid:
+        """The down projection and the norm behind it."""
+        return olmo2_norm(self.layer.post_feedforward_layernorm, super().mlp_down(mlp_post))
 
 
 class Olmo2Adapter(LlamaAdapter):

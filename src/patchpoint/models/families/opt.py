@@ -8,15 +8,17 @@ from transformers import PreTrainedModel
 from patchpoint.errors import ModelError
 
 from .activations import activate
-from .adapter import Adapter, Block, Heads, HFModule, KVHeads, Resid, Rotary
+from .adapter import Adapter, HFModule, Neurons, Resid, Rotary
+from .separate import SeparateBlock
 
 
-class OPTBlock(Block):
-    """One OPT layer."""
+class OPTBlock(SeparateBlock):
+    """One OPT layer: three unrotated projections."""
 
     def __init__(self, layer: HFModule) -> None:
         self.layer = layer
         self.attn = layer.self_attn
+        self.d_mlp = layer.fc1.out_features
         self.n_heads = self.n_kv_heads = self.attn.num_heads
         self.d_head = self.attn.head_dim
         self.scale = self.attn.scaling
@@ -26,23 +28,19 @@ class OPTBlock(Block):
         out: Tensor = self.layer.self_attn_layer_norm(resid)
         return out
 
-    def qkv(self, attn_in: Resid, rotary: Rotary | None) -> tuple[Heads, KVHeads, KVHeads]:
-        """Three projections."""
-        heads = (self.n_heads, self.d_head)
-        q = self.attn.q_proj(attn_in).unflatten(-1, heads)
-        k = self.attn.k_proj(attn_in).unflatten(-1, heads)
-        v = self.attn.v_proj(attn_in).unflatten(-1, heads)
-        return q, k, v
-
-    def attn_out(self, z: Heads) -> Resid:
+    @property
+    def out_proj(self) -> HFModule:
         """The output projection."""
-        out: Tensor = self.attn.out_proj(z.flatten(-2))
-        return out
+        return self.attn.out_proj
 
-    def mlp_out(self, resid: Resid) -> Resid:
-        """The MLP behind the layer norm that this family calls final in every layer."""
+    def mlp_post(self, resid: Resid) -> Neurons:
+        """The neurons behind the layer norm that this family calls final in every layer."""
         layer = self.layer
-        out: Tensor = layer.fc2(activate(layer.activation_fn, layer.fc1(layer.final_layer_norm(resid))))
+        return activate(layer.activation_fn, layer.fc1(layer.final_layer_norm(resid)))
+
+    def mlp_down(self, mlp_post: Neurons) -> Resid:
+        """The down projection."""
+        out: Tensor = self.layer.fc2(mlp_post)
         return out
 
 

@@ -5,9 +5,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .activations import activate
-from .adapter import Adapter, Heads, KVHeads, Resid, Rotary
+from .adapter import Adapter, Heads, HFModule, KVHeads, Neurons, Resid, Rotary
 from .llama import LlamaAdapter, LlamaBlock
-from .rotation import rotate_halves
 
 
 class PhiBlock(LlamaBlock):
@@ -20,26 +19,27 @@ class PhiBlock(LlamaBlock):
         out: Tensor = self.layer.input_layernorm(resid)
         return out
 
-    def qkv(self, attn_in: Resid, rotary: Rotary | None) -> tuple[Heads, KVHeads, KVHeads]:
-        """Partly rotated queries and keys, behind a layer norm per head if there is one, and values."""
-        assert rotary is not None
-        attn = self.attn
-        q = attn.q_proj(attn_in).unflatten(-1, (self.n_heads, self.d_head))
-        k = attn.k_proj(attn_in).unflatten(-1, (self.n_kv_heads, self.d_head))
-        v = attn.v_proj(attn_in).unflatten(-1, (self.n_kv_heads, self.d_head))
-        if attn.qk_layernorm:
-            q, k = attn.q_layernorm(q), attn.k_layernorm(k)
-        return rotate_halves(q, rotary), rotate_halves(k, rotary), v
+    def finish_q(self, q: Heads, rotary: Rotary | None) -> Heads:
+        """Partly rotated, behind a layer norm per head if there is one."""
+        return super().finish_q(self.attn.q_layernorm(q) if self.attn.qk_layernorm else q, rotary)
 
-    def attn_out(self, z: Heads) -> Resid:
+    def finish_k(self, k: KVHeads, rotary: Rotary | None) -> KVHeads:
+        """Partly rotated, behind a layer norm per head if there is one."""
+        return super().finish_k(self.attn.k_layernorm(k) if self.attn.qk_layernorm else k, rotary)
+
+    @property
+    def out_proj(self) -> HFModule:
         """The output projection."""
-        out: Tensor = self.attn.dense(z.flatten(-2))
-        return out
+        return self.attn.dense
 
-    def mlp_out(self, resid: Resid) -> Resid:
-        """The MLP behind the norm that attention reads from as well."""
+    def mlp_post(self, resid: Resid) -> Neurons:
+        """The neurons behind the norm that attention reads from as well."""
         mlp = self.layer.mlp
-        out: Tensor = mlp.fc2(activate(mlp.activation_fn, mlp.fc1(self.layer.input_layernorm(resid))))
+        return activate(mlp.activation_fn, mlp.fc1(self.layer.input_layernorm(resid)))
+
+    def mlp_down(self, mlp_post: Neurons) -> Resid:
+        """The down projection."""
+        out: Tensor = self.layer.mlp.fc2(mlp_post)
         return out
 
 

@@ -50,8 +50,15 @@ def rotate_halves(
     width = cos.shape[-1]
     turned = x[..., :width]
     low, high = turned[..., : width // 2], turned[..., width // 2 :]
-    out = torch.cat((-high, low), dim=-1).mul_(sin).addcmul_(turned, cos)
+    out = _turned(turned, cos, torch.cat((-high, low), dim=-1), sin)
     return out if width == x.shape[-1] else torch.cat((out, x[..., width:]), dim=-1)
+
+
+def rotate_halves_wide(
+    x: Float[Tensor, "row any_head d_head"], rotary: Rotary
+) -> Float[Tensor, "row any_head d_head"]:
+    """As `rotate_halves`, computed in the angles' dtype and given back in that of `x`, as OLMo does."""
+    return rotate_halves(x.to(rotary.cos.dtype), rotary).to(x.dtype)
 
 
 def rotate_pairs(
@@ -62,5 +69,12 @@ def rotate_pairs(
     width = cos.shape[-1]
     turned = x[..., :width]
     swapped = torch.stack((-turned[..., 1::2], turned[..., 0::2]), dim=-1).flatten(-2)
-    out = swapped.mul_(sin).addcmul_(turned, cos)
+    out = _turned(turned, cos, swapped, sin)
     return out if width == x.shape[-1] else torch.cat((out, x[..., width:]), dim=-1)
+
+
+def _turned(x: Tensor, cos: Tensor, across: Tensor, sin: Tensor) -> Tensor:
+    """x * cos + across * sin, of one shape; within `across` where gradients are off."""
+    if torch.is_grad_enabled():
+        return x * cos + across * sin
+    return across.mul_(sin).addcmul_(x, cos)
