@@ -22,7 +22,11 @@ Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
 ModelName = Annotated[str, typer.Option("--model", help="Known name, Hugging Face id, folder or .gguf file.")]
 Device = Annotated[
     str | None,
-    typer.Option(help="cpu, cuda, cuda:1, ... (default: cuda where there is one).", show_default=False),
+    typer.Option(
+        help="cpu, cuda, cuda:1, ... (default: cuda where there is one); auto: spread a large model over "
+        "all devices, memory and disk.",
+        show_default=False,
+    ),
 ]
 Dtype = Annotated[
     str | None, typer.Option(help="float32 (default), bfloat16 or float16.", show_default=False)
@@ -50,7 +54,8 @@ def model_for(
     def notify(line: str) -> None:
         console.print(line, markup=False)
 
-    return load(name, device=device, dtype=dtype, allow_pickle=allow_pickle, notify=notify)
+    place = {"device_map": "auto"} if device == "auto" else {"device": device}
+    return load(name, **place, dtype=dtype, allow_pickle=allow_pickle, notify=notify)  # type: ignore[arg-type]
 
 
 def print_json(document: object) -> None:

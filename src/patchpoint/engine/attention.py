@@ -83,7 +83,7 @@ def _mask(block: Block, n_queries: int, n_keys: int, like: Tensor) -> Tensor | N
         allowed &= behind < window
     if slopes is None:
         return allowed
-    bias_HQT = (slopes.float()[:, None, None] * key).expand(-1, n_queries, -1)
+    bias_HQT = (slopes.to(like.device)[:, None, None] * key).expand(-1, n_queries, -1)
     return bias_HQT.masked_fill(~allowed, float("-inf")).to(like.dtype)
 
 

@@ -24,25 +24,34 @@ def chunk_final(
     base: Run, groups: Sequence[Group], ledger: Ledger, progress: Progress
 ) -> Float[Tensor, "unit d_final"]:
     """What the unembedding reads at every unit's final token."""
-    last_layer = base.model.n_layers - 1
     last, like = groups[-1], base.resid[0]
     state = like.new_empty((last.state_start + len(last.units) * last.width, like.shape[1]))
     final = like.new_empty((last.unit_start + len(last.units), like.shape[1]))
     enter(base, groups, -1, state, ledger)
-    for layer in range(last_layer + 1):
-        edits = edits_at_work(base, groups, layer, ledger)
-        tiles = slab_tiles(base, groups, layer)
-        unchanged = projections_of(base, layer) if any(tile.fresh for tile in tiles) else None
-        for tile in tiles:
-            if layer < last_layer:
-                _step(base, layer, tile, state, unchanged, edits)
-            else:
-                _last_step(base, tile, state, final, unchanged, edits)
-        enter(base, groups, layer, state if layer < last_layer else final, ledger)
+    for layer in range(base.model.n_layers):
+        with base.model.block(layer):
+            _through_block(base, groups, layer, state, final, ledger)
         progress(layer)
-    normed = base.model.adapter.final(final)
+    with base.model.ends() as adapter:
+        normed = adapter.final(final)
     visit_all(final_edits(base, groups, ledger))("final", normed)
     return normed
+
+
+def _through_block(
+    base: Run, groups: Sequence[Group], layer: int, state: Tensor, final: Tensor, ledger: Ledger
+) -> None:
+    """All units at work through one block, and those that enter behind it into the state or the final rows."""
+    last = layer == base.model.n_layers - 1
+    edits = edits_at_work(base, groups, layer, ledger)
+    tiles = slab_tiles(base, groups, layer)
+    unchanged = projections_of(base, layer) if any(tile.fresh for tile in tiles) else None
+    for tile in tiles:
+        if last:
+            _last_step(base, tile, state, final, unchanged, edits)
+        else:
+            _step(base, layer, tile, state, unchanged, edits)
+    enter(base, groups, layer, final if last else state, ledger)
 
 
 def _step(

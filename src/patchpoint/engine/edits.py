@@ -22,7 +22,7 @@ BEFORE_MIXING = (*PORTS, "q", "k", "v", "pattern")
 READ_BY_LATER_TOKENS = ("k_input", "v_input", "k", "v")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Change:
     """One edit on one prompt: in which block it acts (-1: before block 0), at which stage, on which tokens."""
 

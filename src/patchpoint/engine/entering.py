@@ -33,9 +33,9 @@ def enter(base: Run, groups: Sequence[Group], layer: int, rows: Tensor, ledger: 
             continue
         slab = Slab(group, first, end - first)
         from_token = group.n_tokens - 1 if last else group.first
-        taken = base.resid[layer + 1][base_rows(base, slab, from_token, group.n_tokens).flatten()]
+        taken = base_rows(base, slab, from_token, group.n_tokens).flatten()
         start = slab.unit_start if last else slab.state_start
-        rows[start : start + len(taken)] = taken
+        torch.index_select(base.resid[layer + 1], 0, taken, out=rows[start : start + len(taken)])
         for index in range(first, end):
             changes = placed(base, group, index, layer)
             behind += [item for item in changes if item.change.stage in AFTER_BLOCK]
@@ -55,14 +55,13 @@ def _mlp_out_kept(base: Run, layer: int) -> bool:
 
 
 def _from_embedding(base: Run, rows: Tensor, changes: list[Placed], ledger: Ledger) -> None:
-    adapter = base.model.adapter
-
     def compute(source: Tensor, visit: Visit) -> Tensor:
         embed = adapter.embed(base.ids[source])
         visit("embed", embed)
         return adapter.resid_pre(embed, base.positions[source])
 
-    _compute_changed(base, rows, changes, ledger, compute)
+    with base.model.ends() as adapter:
+        _compute_changed(base, rows, changes, ledger, compute)
 
 
 def _from_heads(base: Run, layer: int, rows: Tensor, changes: list[Placed], ledger: Ledger) -> None:

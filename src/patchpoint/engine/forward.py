@@ -40,7 +40,8 @@ def forward(
     _check_keep(model, keep, packing, memory_gib)
     keep = [name for name in keep if name != "resid_mid" or not adapter.blocks[0].parallel]
     ids, positions = packed_ids(batch, packing, model.device)
-    tables = {n: adapter.rotary(n) for n in set(packing.lengths)}
+    with model.ends():
+        tables = {n: adapter.rotary(n) for n in set(packing.lengths)}
     angles = [table for prompt in packing.order if (table := tables[packing.lengths[prompt]]) is not None]
     rotary = Rotary.cat(angles) if angles else None
     # A run of no layers yet: it knows where its edits lie.
@@ -48,16 +49,18 @@ def forward(
     ledger = Ledger.of(1, model.device)
 
     before = visit_all(begun.own_edits(-1, ledger=ledger))
-    embed = adapter.embed(ids)
-    before("embed", embed)
-    stream = adapter.resid_pre(embed, positions)
+    with model.ends():
+        embed = adapter.embed(ids)
+        before("embed", embed)
+        stream = adapter.resid_pre(embed, positions)
     before("resid_post", stream)
     resid = [stream]
     kept: dict[str, list[torch.Tensor]] = {name: [] for name in ("k", "v", *keep)}
     tiles = whole_prompt_tiles(packing, tile_rows(model.device))
-    for layer, block in enumerate(adapter.blocks):
-        stream = stream.clone()
-        rows_of = through_block(block, stream, rotary, tiles, begun.own_edits(layer, ledger=ledger), kept)
+    for layer in range(model.n_layers):
+        stream, own = stream.clone(), begun.own_edits(layer, ledger=ledger)
+        with model.block(layer) as block:
+            rows_of = through_block(block, stream, rotary, tiles, own, kept)
         resid.append(stream)
         for name, layers in kept.items():
             layers.append(rows_of[name])

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -84,6 +84,7 @@ def load(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     device: str | torch.device | None = None,
+    device_map: str | Mapping[str, str | int] | None = None,
     dtype: str | torch.dtype | None = None,
     allow_pickle: bool = False,
     notify: Callable[[str], None] = log.info,
@@ -93,6 +94,8 @@ def load(
     `source`: a known name (`smollm2-135m`, fetched on first use), a local folder, a `.gguf` file, a Hugging
     Face id, or a loaded PreTrainedModel, which needs `tokenizer` and is left exactly as it is.
     `dtype`: float32 (default), bfloat16 or float16. `device`: default cuda where there is one, else cpu.
+    `device_map`: for models larger than one device, where their parts lie (`auto`, or module names to devices,
+    `cpu` or `disk`); the embedding's device computes, each block's weights come there in turn.
     `allow_pickle`: read pickled weights where there are no safetensors. `notify` receives a line per slow
     step. Code that ships with a model is never run.
     Raises ModelError, UnsupportedFamily, UnknownName or InvalidArgument.
@@ -101,6 +104,7 @@ def load(
         source,
         tokenizer=tokenizer,
         device=device,
+        device_map=device_map,
         dtype=dtype,
         allow_pickle=allow_pickle,
         notify=notify,

@@ -16,14 +16,20 @@ from torch import Tensor
 
 from .edits import READ_BY_LATER_TOKENS, STAGES, Change, check_together, resolve
 from .memory import budget_bytes, take_within
+from .metrics import LOGITS_BYTES
+from .prompt_tiles import tile_rows
 from .run import Run
 from .sites import Variant
 
 RANK = {stage: rank for rank, stage in enumerate(STAGES)}
+UNIT_BYTES = 600
+"""What the plan itself takes per unit."""
+PREFIX_TILE_BYTES = 2**26
+"""Most bytes of keys and values of unchanged tokens gathered for one tile."""
 AFTER_BLOCK = ("resid_post", "final")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Unit:
     """One variant of one prompt: its changes in the order in which they act."""
 
@@ -51,6 +57,14 @@ class Unit:
                 for p in change.positions
             }
         )
+
+    @property
+    def n_recomputed(self) -> int:
+        """How many tokens pass through the rest of the block of entry again."""
+        inside = [c for c in self.changes if c.layer == self.entry >= 0 and c.stage not in AFTER_BLOCK]
+        if all(change.stage == "mlp_out" for change in inside):
+            return 0
+        return len({p for change in inside for p in change.positions})
 
     @property
     def width(self) -> int:
@@ -166,19 +180,38 @@ def _reaching(change: Change, n_layers: int) -> Change:
     return change.only(lambda p: p == change.n_tokens - 1)
 
 
-def chunks_of(base: Run, units: list[Unit], memory_gib: float | None) -> list[list[Group]]:
-    """Units in chunks whose state fits the memory budget, each chunk's units in groups."""
+@dataclass(frozen=True, eq=False)
+class Chunks:
+    """A sweep's units in chunks, each in groups, and the most bytes that any chunk takes."""
+
+    groups: list[list[Group]]
+    n_bytes: int
+
+
+def chunks_of(base: Run, units: list[Unit], memory_gib: float | None) -> Chunks:
+    """Units in chunks that fit the memory budget; a chunk has at least one unit, whatever the budget."""
     model = base.model
     ordered = sorted(units, key=lambda u: (u.n_tokens, u.first, u.entry))
-    # A state row, its copy in a tile, an edit's value for it and the widest hidden layer's share.
+    # A state row, its copy on entry, and an edit's value for it with a copy of that.
     row_bytes = 4 * model.d_model * model.dtype.itemsize
-    budget = budget_bytes(memory_gib, model.device)
-    chunks = []
+    fixed = _fixed_bytes(base) + len(units) * UNIT_BYTES
+    budget = budget_bytes(memory_gib, model.device) - fixed
+    chunks, most = [], 0
     while ordered:
         n = take_within([unit.width for unit in ordered], row_bytes, budget)
+        most = max(most, sum(unit.width for unit in ordered[:n]) * row_bytes)
         chunks.append(_groups(ordered[:n]))
         ordered = ordered[n:]
-    return chunks
+    return Chunks(chunks, most + fixed)
+
+
+def _fixed_bytes(base: Run) -> int:
+    """What a sweep takes whatever its units: a tile inside a block, keys and values before it, rows of logits."""
+    block, size = base.model.adapter.blocks[0], base.model.dtype.itemsize
+    widths = 6 * base.model.d_model + 3 * (block.d_mlp or 4 * base.model.d_model)
+    tile = tile_rows(base.model.device) * widths * size
+    queries = base.packing.n_rows * block.n_heads * block.d_head * size
+    return tile + queries + 3 * PREFIX_TILE_BYTES + 2 * LOGITS_BYTES
 
 
 def _groups(ordered: list[Unit]) -> list[Group]:

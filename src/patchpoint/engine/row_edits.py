@@ -43,7 +43,7 @@ class Ledger:
         self.largest.scatter_reduce_(0, variants, change, "amax")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Placed:
     """A change with its rows, its place among its unit's changes in that block, and the variant it belongs to.
 

@@ -55,8 +55,9 @@ class Run:
     @cached_property
     def logits(self) -> Float[Tensor, "prompt vocab"]:
         """Logits at each prompt's last token."""
-        with torch.no_grad():
-            return self.model.adapter.unembed(self.final, slice(None))
+        final = self.final
+        with torch.no_grad(), self.model.ends() as adapter:
+            return adapter.unembed(final, slice(None))
 
     @property
     def final_resid(self) -> Float[Tensor, "prompt d_model"]:
@@ -66,8 +67,8 @@ class Run:
     @property
     def final(self) -> Float[Tensor, "prompt d_final"]:
         """What the unembedding reads at each prompt's last token."""
-        with torch.no_grad():
-            final = self.model.adapter.final(self.final_resid)
+        with torch.no_grad(), self.model.ends() as adapter:
+            final = adapter.final(self.final_resid)
             lasts = [
                 Placed(last, order, [change.prompt], 0)
                 for order, change in self._changes.get(self.model.n_layers - 1, ())
@@ -120,25 +121,20 @@ class Run:
 
     def _again(self, component: str, layer: int) -> Tensor:
         """A component that was not kept."""
-        adapter = self.model.adapter
-        if component == "embed":
-            embed = adapter.embed(self.ids)
-            visit_all(self.own_edits(-1))("embed", embed)
-            return embed
-        if component == "final":
-            final = adapter.final(self.resid[-1])
-            visit_all(self.own_edits(layer))("final", final)
-            return final
-        block = adapter.blocks[layer]
-        if component == "resid_mid" and block.parallel:
-            raise InvalidArgument(
-                f"{self.model.name} runs attention and MLP in parallel, so it has no resid_mid"
-            )
-        stream = self.resid[layer].clone()
-        edits = self.own_edits(layer)
+        if component in ("embed", "final"):
+            with self.model.ends() as adapter:
+                found = adapter.embed(self.ids) if component == "embed" else adapter.final(self.resid[-1])
+            visit_all(self.own_edits(-1 if component == "embed" else layer))(component, found)
+            return found
+        edits, stream = self.own_edits(layer), self.resid[layer].clone()
         if component in PORTS and component not in edits:
-            return stream[:, None].expand(-1, block.n_heads, -1)
-        return through_block(block, stream, self.rotary, self.tiles, edits, (component,))[component]
+            return stream[:, None].expand(-1, self.model.n_heads, -1)
+        with self.model.block(layer) as block:
+            if component == "resid_mid" and block.parallel:
+                raise InvalidArgument(
+                    f"{self.model.name} runs attention and MLP in parallel, so it has no resid_mid"
+                )
+            return through_block(block, stream, self.rotary, self.tiles, edits, (component,))[component]
 
 
 def changes_by_layer(

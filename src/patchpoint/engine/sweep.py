@@ -5,7 +5,8 @@ first changed one on. Tokens before that reuse the base run's keys and values; n
 At the last block only final tokens go on. Exact: equal to running every variant by itself, to float rounding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -16,41 +17,75 @@ from torch import Tensor
 from patchpoint.errors import EditNotApplied
 
 from .chunk import chunk_final
-from .metrics import Asked, LogitsMetric, Readout, Rows, metric_of
+from .cost import SweepPlan, chunk_flops, plan_of
+from .metrics import Asked, LogitsMetric, Metric, Readout, Rows, metric_of
 from .plan import Unit, chunks_of, units_of
 from .row_edits import Ledger
 from .run import Run
 from .sites import Edit, Variant, as_variant
 
 Variants = Sequence[Variant | Edit | Sequence[Edit]]
+Progress = Callable[[int, int], None]
+"""Called with floating-point operations done and to do, after every block of every chunk."""
 
 
+@overload
+def sweep(
+    base: Run,
+    variants: Variants,
+    metric: str | LogitsMetric = ...,
+    *,
+    memory_gib: float | None = ...,
+    plan_only: Literal[False] = ...,
+    progress: Progress | None = ...,
+) -> xr.DataArray: ...
+@overload
+def sweep(
+    base: Run,
+    variants: Variants,
+    metric: str | LogitsMetric = ...,
+    *,
+    memory_gib: float | None = ...,
+    plan_only: Literal[True],
+    progress: Progress | None = ...,
+) -> SweepPlan: ...
 @torch.no_grad()
 def sweep(
-    base: Run, variants: Variants, metric: str | LogitsMetric = "prob", *, memory_gib: float | None = None
-) -> xr.DataArray:
+    base: Run,
+    variants: Variants,
+    metric: str | LogitsMetric = "prob",
+    *,
+    memory_gib: float | None = None,
+    plan_only: bool = False,
+    progress: Progress | None = None,
+) -> xr.DataArray | SweepPlan:
     """The metric at each prompt's final token under each variant of the base run, dims (variant, prompt).
 
     `metric` is one of METRICS, or a function of the final tokens' logits [row, vocab] and of the number of each
     row's prompt [row] that returns [row]; answers come from the base run's batch. `memory_gib` bounds what the
     sweep allocates (default: half of what is free); results do not depend on it beyond float rounding.
+    `plan_only`: do nothing but say what it would take.
     The coordinate `largest_change` tells what each variant did at its sites, as the largest absolute change of
     a number there over all prompts: NaN where none of its sites can reach a final token, so that the value is
     the base's. Raises UnknownName, InvalidArgument or PromptError for variants that do not fit model or
     prompts, EditNotApplied where an edit did not take place.
     """
-    read = metric_of(metric)
+    read = _at_hand(base, metric_of(metric))
     listed = [as_variant(variant) for variant in variants]
     units = units_of(base, listed)
+    chunks = chunks_of(base, units, memory_gib)
+    if plan_only:
+        return plan_of(base, len(listed), chunks)
     asked = _asked(base)
     prompts = torch.arange(len(base.packing.lengths), device=base.model.device)
     values = read(Rows(asked.base, prompts, asked))[None].repeat(len(listed), 1)
     ledger = Ledger.of(len(listed), base.model.device)
-    for groups in chunks_of(base, units, memory_gib):
+    meters = meters_of([chunk_flops(base, groups) for groups in chunks.groups], progress)
+    for groups, meter in zip(chunks.groups, meters, strict=True):
         members = [unit for group in groups for unit in group.units]
         prompts = torch.tensor([unit.prompt for unit in members], device=values.device)
         numbers = torch.tensor([unit.variant for unit in members], device=values.device)
-        final = chunk_final(base, groups, ledger, lambda layer: None)
+        final = chunk_final(base, groups, ledger, meter)
         values[numbers, prompts] = read(Rows(Readout(base.model.adapter, final), prompts, asked))
     return xr.DataArray(
         values.cpu().numpy(),
@@ -60,6 +95,21 @@ def sweep(
             "largest_change": ("variant", _largest_changes(ledger, units, listed)),
         },
     )
+
+
+def meters_of(flops: list[list[int]], progress: Progress | None) -> list[Callable[[int], None]]:
+    """Per chunk, what to call after each of its blocks."""
+    total = sum(map(sum, flops))
+    meters: list[Callable[[int], None]] = []
+    for number, blocks in enumerate(flops):
+        before = sum(map(sum, flops[:number]))
+
+        def meter(layer: int, before: int = before, blocks: list[int] = blocks) -> None:
+            if progress is not None:
+                progress(before + sum(blocks[: layer + 1]), total)
+
+        meters.append(meter)
+    return meters
 
 
 def _largest_changes(ledger: Ledger, units: Sequence[Unit], variants: Sequence[Variant]) -> np.ndarray:
@@ -82,7 +132,17 @@ def base_values(base: Run, metric: str | LogitsMetric) -> Float[Tensor, " prompt
     """The metric of a run itself, one value per prompt, on the CPU."""
     asked = _asked(base)
     prompts = torch.arange(len(base.packing.lengths), device=base.model.device)
-    return metric_of(metric)(Rows(asked.base, prompts, asked)).cpu()
+    return _at_hand(base, metric_of(metric))(Rows(asked.base, prompts, asked)).cpu()
+
+
+def _at_hand(base: Run, metric: Metric) -> Metric:
+    """A metric that has the unembedding's weights at hand while it reads."""
+
+    def read(rows: Rows) -> Float[Tensor, " row"]:
+        with base.model.ends():
+            return metric(rows)
+
+    return read
 
 
 def _asked(base: Run) -> Asked:

@@ -11,12 +11,9 @@ from torch import Tensor
 from patchpoint.models.families import Rotary
 
 from .attention import Piece
-from .plan import Group
+from .plan import PREFIX_TILE_BYTES, Group
 from .prompt_tiles import tile_rows
 from .run import Run
-
-PREFIX_TILE_BYTES = 2**26
-"""Most bytes of keys and values of unchanged tokens gathered for one tile."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,16 +7,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from patchpoint.errors import InvalidArgument, ModelError
 
 from .model import stored_tensors
+from .placement import is_spread
 
 DROPOUTS = ("p", "dropout", "attention_dropout", "activation_dropout", "attn_dropout")
 """Attributes with which modules of transformers hold a dropout probability."""
 
 
 def check_model(hf: PreTrainedModel) -> None:
-    """Refuse a model spread over devices, with dropout at work, or with a NaN or Inf."""
+    """Refuse a model spread over devices by hand, with dropout at work, or with a NaN or Inf."""
     devices = sorted({str(parameter.device) for parameter in hf.parameters()})
-    if len(devices) > 1 or devices == ["meta"]:
-        raise ModelError(f"the weights lie on {', '.join(devices)}; put the whole model on one device")
+    if not is_spread(hf) and (len(devices) > 1 or devices == ["meta"]):
+        raise ModelError(
+            f"the weights lie on {', '.join(devices)}; put the whole model on one device, or load it with device_map="
+        )
     if module := dropping(hf):
         raise ModelError(f"dropout is at work in {module} (training mode); call model.eval() first")
     for name, tensor in stored_tensors(hf):

@@ -15,8 +15,10 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 
 
-def read_weights(folder: Path, dtype: torch.dtype, *, allow_pickle: bool) -> PreTrainedModel:
-    """The model of a folder, on the CPU, from safetensors.
+def read_weights(
+    folder: Path, dtype: torch.dtype, *, allow_pickle: bool, device_map: object = None
+) -> PreTrainedModel:
+    """The model of a folder, on the CPU or where `device_map` says, from safetensors.
 
     Pickled weights, which can run code when they are read, are used only with `allow_pickle`, and only where
     the folder has no safetensors. Raises ModelError, UnsupportedFamily.
@@ -24,7 +26,7 @@ def read_weights(folder: Path, dtype: torch.dtype, *, allow_pickle: bool) -> Pre
     what = f"model folder {str(folder)!r}"
     check_family(read_config(folder), what)
     pickled = check_weight_files(folder, allow_pickle=allow_pickle)
-    return read_causal_lm(what, folder, dtype, use_safetensors=not pickled)
+    return read_causal_lm(what, folder, dtype, use_safetensors=not pickled, device_map=device_map)
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias, TypeVar, overload
 
@@ -23,6 +23,7 @@ from .reading import in_one_line
 log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=LoadedModel)
+DeviceMap: TypeAlias = str | Mapping[str, str | int]
 Source: TypeAlias = str | os.PathLike[str] | PreTrainedModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -40,6 +41,7 @@ def load(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     device: str | torch.device | None = None,
+    device_map: DeviceMap | None = None,
     dtype: str | torch.dtype | None = None,
     allow_pickle: bool = False,
     notify: Callable[[str], None] = log.info,
@@ -50,6 +52,7 @@ def load(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     device: str | torch.device | None = None,
+    device_map: DeviceMap | None = None,
     dtype: str | torch.dtype | None = None,
     allow_pickle: bool = False,
     notify: Callable[[str], None] = log.info,
@@ -60,6 +63,7 @@ def load(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     device: str | torch.device | None = None,
+    device_map: DeviceMap | None = None,
     dtype: str | torch.dtype | None = None,
     allow_pickle: bool = False,
     notify: Callable[[str], None] = log.info,
@@ -70,22 +74,32 @@ def load(
     `source`: a known name (`smollm2-135m`, fetched on first use), a local folder, a `.gguf` file, a Hugging
     Face id, or a loaded PreTrainedModel, which needs `tokenizer` and is left exactly as it is.
     `dtype`: float32 (default), bfloat16 or float16. `device`: cpu, cuda, cuda:1, mps; default cuda where
-    there is one, else cpu. `allow_pickle`: read pickled weights where there are no safetensors.
+    there is one, else cpu. `device_map`: instead of one device, where parts of the model lie (`auto`, or module
+    names to devices, `cpu` or `disk`), as accelerate understands it; computed is on the embedding's device,
+    where each block's weights come when their turn is. `allow_pickle`: read pickled weights where there are no
+    safetensors.
     `notify` receives a line per slow step. Code that ships with a model is never run.
     Raises ModelError, UnsupportedFamily, UnknownName, InvalidArgument.
     """
     if isinstance(source, PreTrainedModel):
+        if device_map is not None:
+            raise InvalidArgument("a loaded model stays where it is; leave device_map out")
         hf = as_it_is(source, device=device, dtype=dtype)
         if tokenizer is None:
             raise InvalidArgument("a loaded model comes without its tokenizer; give tokenizer= as well")
         name = str(hf.name_or_path or type(hf).__name__)
     else:
+        if device is not None and device_map is not None:
+            raise InvalidArgument("give device or device_map, not both")
         place, number = torch_device(device), torch_dtype(dtype)
         name = source_name(source)
         files = find(name, notify, allow_pickle=allow_pickle)
-        hf = read_weights(files, number, allow_pickle=allow_pickle)
+        hf = read_weights(files, number, allow_pickle=allow_pickle, device_map=device_map)
         tokenizer = tokenizer or read_tokenizer(files)
-        put_on(hf, place)
+        if device_map is None:
+            put_on(hf, place)
+        elif not isinstance(device_map, str):
+            check_places(device_map, hf)
     adapter = adapter_for(hf)
     check_model(hf)
     return cls(hf, check_tokenizer(tokenizer, hf), adapter, name)
@@ -115,11 +129,15 @@ def find(name: str, notify: Callable[[str], None], *, allow_pickle: bool) -> Pat
     return snapshot(name, notify, allow_pickle=allow_pickle)
 
 
-def read_weights(files: Path, dtype: torch.dtype, *, allow_pickle: bool) -> PreTrainedModel:
-    """The model of a folder or GGUF file, on the CPU."""
+def read_weights(
+    files: Path, dtype: torch.dtype, *, allow_pickle: bool, device_map: DeviceMap | None
+) -> PreTrainedModel:
+    """The model of a folder or GGUF file, on the CPU or where `device_map` says."""
     if files.is_file():
+        if device_map is not None:
+            raise InvalidArgument("a .gguf file is read as a whole; leave device_map out, or give a folder")
         return gguf.read_weights(files, dtype)
-    return folder.read_weights(files, dtype, allow_pickle=allow_pickle)
+    return folder.read_weights(files, dtype, allow_pickle=allow_pickle, device_map=device_map)
 
 
 def read_tokenizer(files: Path) -> PreTrainedTokenizerBase:
@@ -135,6 +153,13 @@ def put_on(hf: PreTrainedModel, place: torch.device) -> None:
         raise ModelError(
             f"cannot put the model on {place}: {in_one_line(error)}; give device='cpu' or a smaller dtype"
         ) from error
+
+
+def check_places(device_map: Mapping[str, str | int], hf: PreTrainedModel) -> None:
+    """Refuse a map that names what the model does not have, which transformers would leave unsaid."""
+    known = {name for name, _ in (*hf.named_modules(), *hf.named_parameters())}
+    if unknown := [name for name in device_map if name not in known]:
+        raise UnknownName("module in device_map", unknown[0], known)
 
 
 def as_it_is(

@@ -3,15 +3,19 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .families import Adapter
+from .families import Adapter, Block
+from .placement import at_hand, is_spread, main_device, stored_weight
 from .tokens import bos_habit
+
+Part = TypeVar("Part")
 
 RECORD_KEYS = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
 """Config entries that record where a model came from; the dtype is hashed with each tensor."""
@@ -54,15 +58,32 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        device: torch.device = self.hf.device
-        return device
+        """Where everything is computed; the weights of a spread model come there when they are needed."""
+        return main_device(self.hf)
 
     @property
     def dtype(self) -> torch.dtype:
         """Number format of the weights."""
         dtype: torch.dtype = self.hf.dtype
         return dtype
+
+    def block(self, layer: int) -> AbstractContextManager[Block]:
+        """One block with its weights at hand, wherever the model keeps them."""
+        return self._with_weights(self.adapter.blocks[layer], self.adapter.blocks[layer].layer)
+
+    def ends(self) -> AbstractContextManager[Adapter]:
+        """What stands before and behind the blocks, with its weights at hand: embedding, final norm, unembedding."""
+        return self._with_weights(self.adapter, self.hf, frozenset(b.layer for b in self.adapter.blocks))
+
+    @contextmanager
+    def _with_weights(
+        self, part: Part, root: nn.Module, without: frozenset[nn.Module] = frozenset()
+    ) -> Iterator[Part]:
+        if not is_spread(self.hf):
+            yield part
+            return
+        with at_hand(root, self.device, without):
+            yield part
 
     @property
     def max_tokens(self) -> int | None:
@@ -99,11 +120,16 @@ def config_facts(hf: PreTrainedModel) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in RECORD_KEYS}
 
 
-def stored_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and persistent buffers by name, tied ones once."""
-    yield from model.named_parameters()
+def stored_tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and persistent buffers by name, tied ones once, offloaded ones from where they are kept."""
+    # Offloading makes two tensors of a tied one.
+    tied = getattr(model, "all_tied_weights_keys", {}) if is_spread(model) else {}
     kept = model.state_dict().keys()
-    yield from ((name, buffer) for name, buffer in model.named_buffers() if name in kept)
+    buffers = ((name, buffer) for name, buffer in model.named_buffers() if name in kept)
+    for name, tensor in (*model.named_parameters(), *buffers):
+        if name not in tied:
+            owner, _, own_name = name.rpartition(".")
+            yield name, stored_weight(model.get_submodule(owner), own_name, tensor)
 
 
 def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

@@ -74,7 +74,9 @@ class Block(ABC):
     scale: float
     """Factor on query-key products."""
     slopes: Float[Tensor, " head"] | None = None
-    """ALiBi: head h adds slopes[h] * (position of the key) to its scaled scores; None: it adds nothing."""
+    """ALiBi: head h adds slopes[h] * (position of the key) to its scaled scores; None: it adds nothing.
+
+    On the CPU in float32 wherever the weights are."""
     parallel: bool = False
     """True: the MLP reads the block's input; False: it reads the stream after attention (`resid_mid`)."""
     window: int | None = None

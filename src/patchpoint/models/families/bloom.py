@@ -22,7 +22,7 @@ class BloomBlock(FusedBlock):
         self.d_head = self.attn.head_dim
         self.d_mlp = layer.mlp.dense_h_to_4h.out_features
         self.scale = self.attn.inv_norm_factor
-        self.slopes = alibi_slopes(self.n_heads, self.attn.dense.weight.device)
+        self.slopes = alibi_slopes(self.n_heads)
 
     def attn_in(self, resid: Resid) -> Resid:
         """The stream after the input layer norm."""

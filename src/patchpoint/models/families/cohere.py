@@ -47,7 +47,7 @@ class CohereBlock(LlamaBlock):
 class CohereAdapter(LlamaAdapter):
     """Cohere, and the base of Cohere 2."""
 
-    block: type[LlamaBlock] = CohereBlock
+    block: type[CohereBlock] = CohereBlock
 
     def final(self, resid: Resid) -> Float[Tensor, "row d_final"]:
         """The final layer norm."""

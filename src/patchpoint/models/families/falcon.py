@@ -38,7 +38,7 @@ class FalconBlock(FusedBlock):
         else:
             self.mlp_norm = layer.ln_mlp if two_norms else layer.input_layernorm
         if config.alibi:
-            self.slopes = alibi_slopes(self.n_heads, self.attn.dense.weight.device) * self.scale
+            self.slopes = alibi_slopes(self.n_heads) * self.scale
 
     def attn_in(self, resid: Resid) -> Resid:
         """The stream after attention's layer norm."""

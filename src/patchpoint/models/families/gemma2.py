@@ -10,7 +10,7 @@ from .windows import layer_window
 
 
 class Gemma2Block(GemmaBlock):
-    """One Gemma 2 layer."""
+    """One Gemma 2 layer, and the base of Gemma 3's."""
 
     def __init__(self, layer: HFModule) -> None:
         super().__init__(layer)
@@ -37,9 +37,9 @@ class Gemma2Block(GemmaBlock):
 
 
 class Gemma2Adapter(GemmaAdapter):
-    """Gemma 2."""
+    """Gemma 2, and the base of Gemma 3."""
 
-    block = Gemma2Block
+    block: type[Gemma2Block] = Gemma2Block
 
     @property
     def final_softcap(self) -> float | None:

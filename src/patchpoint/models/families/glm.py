@@ -1,4 +1,4 @@
-"""GLM-4 (first series): Llama with partial pairwise rotation, biases on q/k/v, gate and up in one matrix."""
+"""GLM (GLM-4-9B): Llama with partial pairwise rotation, biases on q/k/v, gate and up in one matrix."""
 
 from transformers import PreTrainedModel
 
@@ -30,9 +30,9 @@ class GlmBlock(LlamaBlock):
 
 
 class GlmAdapter(LlamaAdapter):
-    """GLM."""
+    """GLM, and the base of GLM-4."""
 
-    block = GlmBlock
+    block: type[GlmBlock] = GlmBlock
 
     def rotary(self, n_tokens: int) -> Rotary | None:
         """The model's own rotary table for this length, each angle standing for both dimensions of its pair."""
@@ -46,3 +46,6 @@ class GlmAdapter(LlamaAdapter):
 def adapter(model: PreTrainedModel) -> Adapter:
     """The GLM adapter."""
     return GlmAdapter(model)
+
+
+__all__ = ["GlmAdapter", "GlmBlock", "adapter"]

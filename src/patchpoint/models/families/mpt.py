@@ -20,7 +20,7 @@ class MptBlock(FusedBlock):
         self.d_head = self.attn.head_dim
         self.d_mlp = layer.ffn.up_proj.out_features
         self.scale = self.attn.softmax_scale
-        self.slopes = alibi_slopes(self.n_heads, self.attn.out_proj.weight.device)
+        self.slopes = alibi_slopes(self.n_heads)
 
     def attn_in(self, resid: Resid) -> Resid:
         """The stream after the first layer norm."""

@@ -67,9 +67,9 @@ class Olmo2Block(LlamaBlock):
 
 
 class Olmo2Adapter(LlamaAdapter):
-    """OLMo 2."""
+    """OLMo 2, and the base of OLMo 3."""
 
-    block = Olmo2Block
+    block: type[Olmo2Block] = Olmo2Block
 
     def final(self, resid: Resid) -> Float[Tensor, "row d_final"]:
         """The final norm."""
