@@ -17,6 +17,17 @@ LLAMA_STYLE: dict[str, object] = {
     "max_position_embeddings": MAX_TOKENS,
 }
 
+WINDOWED: dict[str, object] = {
+    "sliding_window": 4,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+}
+FALCON_STYLE: dict[str, object] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": MAX_TOKENS,
+}
+
 CONFIGS: dict[str, dict[str, object]] = {
     "gpt2": GPT2_STYLE,
     "gpt_neo": {
@@ -51,9 +62,43 @@ CONFIGS: dict[str, dict[str, object]] = {
         "attn_logit_softcapping": 3.0,
         "final_logit_softcapping": 4.0,
     },
+    "gemma3_text": {
+        **LLAMA_STYLE,
+        "head_dim": 16,
+        "query_pre_attn_scalar": 10,
+        **WINDOWED,
+    },
     "phi": LLAMA_STYLE,
     "phi3": LLAMA_STYLE,
+    "olmo": LLAMA_STYLE,
     "olmo2": LLAMA_STYLE,
+    "olmo3": {**LLAMA_STYLE, **WINDOWED},
+    "mixtral": {**LLAMA_STYLE, "num_local_experts": 4},
+    "granite": {
+        **LLAMA_STYLE,
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.2,
+        "residual_multiplier": 0.6,
+        "logits_scaling": 0.7,
+    },
+    "cohere": {**LLAMA_STYLE, "logit_scale": 0.8},
+    "cohere2": {
+        **LLAMA_STYLE,
+        "logit_scale": 0.8,
+        **WINDOWED,
+    },
+    "stablelm": LLAMA_STYLE,
+    "starcoder2": {**LLAMA_STYLE, "sliding_window": 4},
+    "nemotron": LLAMA_STYLE,
+    "smollm3": {**LLAMA_STYLE, "no_rope_layers": [1, 0, 1]},
+    "glm": {**LLAMA_STYLE, "head_dim": 8},
+    "glm4": {**LLAMA_STYLE, "head_dim": 8},
+    "exaone4": {**LLAMA_STYLE, **WINDOWED},
+    "codegen": {**GPT2_STYLE, "rotary_dim": 4},
+    "gpt_bigcode": GPT2_STYLE,
+    "falcon": FALCON_STYLE,
+    "bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 4},
+    "mpt": {"d_model": 32, "n_layers": 3, "n_heads": 4, "max_seq_len": MAX_TOKENS},
 }
 FAMILY_NAMES = tuple(CONFIGS)
 
@@ -87,6 +132,11 @@ def _roped(name: str, **more: object) -> dict[str, object]:
     return {"max_position_embeddings": SCALED_LENGTHS[name], "rope_parameters": rope}
 
 
+ROPES_BY_KIND: dict[str, object] = {
+    "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 100.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
+}
+
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "gpt2-inverse-layer-scale": ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
     "gpt2-unscaled": ("gpt2", {"scale_attn_weights": False}),
@@ -106,6 +156,7 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "llama-biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
     "llama-wide-heads": ("llama", {"head_dim": 12}),
     "llama-tied": ("llama", {"tie_word_embeddings": True}),
+    "llama-relu": ("llama", {"hidden_act": "relu"}),
     "llama-gelu": ("llama", {"hidden_act": "gelu_new"}),
     **{f"llama-{rope}": ("llama", _roped(rope)) for rope in ROPES},
     "mistral-window": ("mistral", {"sliding_window": 4}),
@@ -128,13 +179,46 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "phi3-window": ("phi3", {"sliding_window": 4}),
     "phi3-partial": ("phi3", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}),
     "phi3-longrope": ("phi3", {"original_max_position_embeddings": 8, **_roped("longrope")}),
+    "gemma3-softcap": ("gemma3_text", {"final_logit_softcapping": 4.0, "attn_logit_softcapping": 3.0}),
+    "gemma3-roped": ("gemma3_text", {"rope_parameters": ROPES_BY_KIND}),
+    "gemma3-one-kind": ("gemma3_text", {"layer_types": ["sliding_attention"] * 3}),
+    "olmo3-roped": ("olmo3", {"rope_parameters": ROPES_BY_KIND}),
+    "exaone4-unwindowed": ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 3}),
+    "glm4-biases": ("glm4", {"attention_bias": True}),
+    "gemma3-biases": ("gemma3_text", {"attention_bias": True}),
+    "olmo-clipped": ("olmo", {"clip_qkv": 0.5, "attention_bias": True}),
+    "mixtral-window": ("mixtral", {"sliding_window": 4, "num_experts_per_tok": 1}),
+    "granite-biases": ("granite", {"attention_bias": True, "mlp_bias": True}),
+    "cohere-qk-norm": ("cohere", {"use_qk_norm": True, "attention_bias": True}),
+    "cohere2-biases": ("cohere2", {"attention_bias": True}),
+    "stablelm-parallel": ("stablelm", {"use_parallel_residual": True, "use_qkv_bias": True}),
+    "stablelm-qk-norm": ("stablelm", {"qk_layernorm": True}),
+    "starcoder2-plain": ("starcoder2", {"use_bias": False, "sliding_window": None}),
+    "nemotron-biases": ("nemotron", {"attention_bias": True, "mlp_bias": True}),
+    "smollm3-window": ("smollm3", {"use_sliding_window": True, "sliding_window": 4}),
+    "glm-plain": ("glm", {"attention_bias": False, "num_key_value_heads": 4}),
+    "codegen-tied": ("codegen", {"tie_word_embeddings": True, "n_inner": 40}),
+    "gpt_bigcode-mha": ("gpt_bigcode", {"multi_query": False}),
+    "gpt_bigcode-unscaled": ("gpt_bigcode", {"scale_attn_weights": False, "n_inner": 40}),
+    "falcon-new": ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "bias": True}),
+    "falcon-new-one-norm": (
+        "falcon",
+        {"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1},
+    ),
+    "falcon-sequential": ("falcon", {"parallel_attn": False, "bias": True}),
+    "falcon-mha": ("falcon", {"multi_query": False, "ffn_hidden_size": 56}),
+    "falcon-alibi": ("falcon", {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True}),
+    "bloom-six-heads": ("bloom", {"hidden_size": 36, "n_head": 6}),
+    "mpt-six-heads": ("mpt", {"d_model": 36, "n_heads": 6}),
+    "mpt-clipped": ("mpt", {"attn_config": {"clip_qkv": 0.5, "softmax_scale": 0.2}}),
     "olmo2-biases": ("olmo2", {"attention_bias": True, "num_key_value_heads": 4}),
 }
 """Further configurations: name -> (family, what to change in its entry of `CONFIGS`)."""
 
 
 def tiny(family: str, *, seed: int = 0, **config: object) -> PreTrainedModel:
-    """A random model of a family in eval mode, float32: 3 layers, d_model 32, 4 heads, logits of order 1.
+    """A random model of a family in eval mode, float32: 3 layers, d_model 32, 4 heads unless `config`
+    says otherwise, logits of order 1.
 
     The same arguments give the same weights. Every parameter, norm weights and biases too, is away from the
     value that a transformers model starts with.

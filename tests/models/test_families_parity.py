@@ -3,81 +3,19 @@
 import copy
 import hashlib
 from functools import cache
-from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, BertConfig, BertLMHeadModel, PreTrainedModel
 
 from families import FAMILY_NAMES, MAX_TOKENS, ROPES, VARIANTS, VOCAB, tiny, variant
+from packed_forward import LENGTHS, NAMES, hf_alone, model_of, packed_run, prompts_of, worst
 from patchpoint.errors import ModelError, UnsupportedFamily
-from patchpoint.models.families import FAMILIES, Adapter, Block, Rotary, adapter_for
+from patchpoint.models.families import FAMILIES, adapter_for
 
-NAMES = (*FAMILY_NAMES, *VARIANTS)
-LENGTHS = (1, 5, 11)
-POST_NORMED = ("gemma2", "olmo2")
 BY_LENGTH = tuple(name for name in NAMES if name.endswith(("-dynamic", "-longrope")))
 """Hugging Face rotates these by the longest prompt of a batch; a batch is not each prompt's own run."""
-
-
-class Run(NamedTuple):
-    logits: Tensor
-    streams: list[Tensor]
-    """The residual stream before block 0 and after each block."""
-
-
-def attend(block: Block, q: Tensor, k: Tensor, v: Tensor, prompt_of: Tensor, positions: Tensor) -> Tensor:
-    group = block.n_heads // block.n_kv_heads
-    k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-    scores = torch.einsum("qhd,khd->hqk", q.float(), k.float()) * block.scale
-    if block.softcap is not None:
-        scores = block.softcap * torch.tanh(scores / block.softcap)
-    back = positions[:, None] - positions[None, :]
-    seen = (prompt_of[:, None] == prompt_of[None, :]) & (back >= 0)
-    if block.window is not None:
-        seen &= back < block.window
-    pattern = scores.masked_fill(~seen, -torch.inf).softmax(-1).to(v.dtype)
-    return torch.einsum("hqk,khd->qhd", pattern, v)
-
-
-@torch.no_grad()
-def packed_run(adapter: Adapter, prompts: list[Tensor]) -> Run:
-    positions = torch.cat([torch.arange(len(ids)) for ids in prompts])
-    prompt_of = torch.cat([torch.full((len(ids),), index) for index, ids in enumerate(prompts)])
-    angles = [part for part in map(adapter.rotary, map(len, prompts)) if part is not None]
-    rotary = Rotary.cat(angles) if angles else None
-    embed = adapter.embed(torch.cat(prompts))
-    resid = adapter.resid_pre(embed, positions)
-    assert resid.data_ptr() != embed.data_ptr()
-    streams = [resid]
-    for block in adapter.blocks:
-        q, k, v = block.qkv(block.attn_in(resid), rotary)
-        assert q.shape[1:] == (block.n_heads, block.d_head)
-        assert k.shape[1:] == v.shape[1:] == (block.n_kv_heads, block.d_head)
-        mid = resid + block.attn_out(attend(block, q, k, v, prompt_of, positions))
-        streams.append(mid + block.mlp_out(resid if block.parallel else mid))
-        assert resid._version == mid._version == 0, "a block wrote into the stream it was given"
-        resid = streams[-1]
-    final = adapter.final(resid)
-    logits = adapter.unembed(final, slice(None))
-    assert embed._version == resid._version == 0
-    return Run(logits, streams)
-
-
-def prompts_of(*lengths: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(7)
-    return [torch.randint(3, VOCAB, (length,), generator=generator) for length in lengths]
-
-
-@cache
-def model_of(name: str) -> PreTrainedModel:
-    return variant(name)
-
-
-@torch.no_grad()
-def hf_alone(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    return model(ids[None], use_cache=False).logits[0]
 
 
 @torch.no_grad()
@@ -95,11 +33,6 @@ def hf_batch(model: PreTrainedModel, prompts: list[Tensor], *, side: str) -> lis
         logits[row, start : start + len(prompt)]
         for row, (start, prompt) in enumerate(zip(starts, prompts, strict=True))
     ]
-
-
-def worst(ours: Tensor, theirs: Tensor) -> float:
-    assert ours.shape == theirs.shape
-    return (ours - theirs).abs().max().item()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -190,20 +123,6 @@ def test_r37_adapter_leaves_the_model_as_it_was(name: str) -> None:
     assert fingerprint(model) == before
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(POST_NORMED)])
-def test_r31_heads_sum_to_attn_out(name: str) -> None:
-    generator = torch.Generator().manual_seed(1)
-    for block in adapter_for(model_of(name)).blocks:
-        z = torch.randn(7, block.n_heads, block.d_head, generator=generator)
-        with torch.no_grad():
-            bias = block.attn_out(torch.zeros_like(z))
-            parts = [
-                block.attn_out(z * (torch.arange(block.n_heads) == head)[:, None]) - bias
-                for head in range(block.n_heads)
-            ]
-            torch.testing.assert_close(sum(parts) + bias, block.attn_out(z), atol=1e-5, rtol=1e-5)
-
-
 def test_r31_covers_one_some_and_all_key_heads() -> None:
     grouped = [
         adapter_for(model_of(name)).blocks[0].n_kv_heads for name in ("llama-mqa", "llama", "llama-mha")
@@ -232,7 +151,22 @@ def tiny_default(name: str) -> PreTrainedModel:
 
 
 @pytest.mark.parametrize(
-    "name", ["gpt_neo", "mistral-window", "qwen2-window", "qwen3-window", "gemma2-window", "phi3-window"]
+    "name",
+    [
+        "gpt_neo",
+        "mistral-window",
+        "qwen2-window",
+        "qwen3-window",
+        "gemma2-window",
+        "gemma3_text",
+        "phi3-window",
+        "mixtral-window",
+        "cohere2",
+        "olmo3",
+        "exaone4",
+        "starcoder2",
+        "smollm3-window",
+    ],
 )
 def test_r34_prompts_longer_than_the_window(name: str) -> None:
     adapter = adapter_for(model_of(name))
@@ -248,8 +182,13 @@ def test_r34_prompts_longer_than_the_window(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILY_NAMES)
 def test_sizes_are_the_models(name: str) -> None:
     adapter = adapter_for(model_of(name))
-    assert (adapter.d_model, adapter.d_vocab, adapter.max_tokens) == (32, VOCAB, MAX_TOKENS)
+    max_tokens = None if name == "bloom" else MAX_TOKENS
+    assert (adapter.d_model, adapter.d_vocab, adapter.max_tokens) == (32, VOCAB, max_tokens)
     assert len(adapter.blocks) == 3
+
+
+def test_there_are_at_least_twenty_families() -> None:
+    assert len(FAMILIES) >= 20
 
 
 def test_every_family_has_a_tiny_model() -> None:
@@ -257,8 +196,9 @@ def test_every_family_has_a_tiny_model() -> None:
 
 
 def test_unsupported_family_names_the_known_ones() -> None:
-    model = tiny("bloom", hidden_size=32, n_layer=1, n_head=4)
-    with pytest.raises(UnsupportedFamily, match=r"'bloom'; supported: gemma, gemma2, gpt2.*qwen3$"):
+    config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, is_decoder=True)
+    model = BertLMHeadModel(config)
+    with pytest.raises(UnsupportedFamily, match=r"'bert'; supported: bloom, codegen, cohere.*starcoder2$"):
         adapter_for(model)
 
 
@@ -271,6 +211,15 @@ def test_unsupported_family_names_the_known_ones() -> None:
             "qwen3",
             {"layer_types": ["full_attention", "chunked_attention", "full_attention"]},
             "'chunked_attention'",
+        ),
+        ("bloom", {"apply_residual_connection_post_layernorm": True}, "post_layernorm=True"),
+        ("bloom", {"pretraining_tp": 2, "slow_but_exact": True}, "slow_but_exact=True"),
+        ("falcon", {"alibi": True, "hidden_size": 48, "num_attention_heads": 12}, "12 heads"),
+        ("gpt2", {"add_cross_attention": True}, "add_cross_attention=True"),
+        (
+            "gemma3_text",
+            {"rope_parameters": {"full_attention": {"rope_type": "dynamic", "factor": 2.0}}},
+            "rope_type 'dynamic'",
         ),
         ("gemma", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
         ("llama", {"is_causal": False}, "is_causal=False"),

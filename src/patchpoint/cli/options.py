@@ -55,7 +55,7 @@ def model_for(
         console.print(line, markup=False)
 
     place = {"device_map": "auto"} if device == "auto" else {"device": device}
-    return load(name, **place, dtype=dtype, allow_pickle=allow_pickle, notify=notify)  # type: ignore[arg-type]
+    return load(name, **place, dtype=dtype, allow_pickle=allow_pickle, notify=notify)
 
 
 def print_json(document: object) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from patchpoint.engine import Batch, Edit, Model, Run, Site, Variant, sweep
 from patchpoint.engine.metrics import metric_of
-from patchpoint.engine.sweep import base_values
+from patchpoint.engine.sweep import Progress, base_values
 from patchpoint.errors import InvalidArgument, UnknownName
 from patchpoint.models.tokens import answer_ids, common_leading, token_texts
 from patchpoint.tasks.prompts import SubjectPrompt
@@ -129,6 +129,7 @@ def trace(  # noqa: PLR0913 (the public contract: one function for one experimen
     metric: str = "prob",
     bos: bool | None = None,
     memory_gib: float | None = None,
+    progress: Progress | None = None,
 ) -> Trace:
     """Causal trace of one fact over all tokens and layers. Meng et al. 2022, section 2.
 
@@ -136,7 +137,8 @@ def trace(  # noqa: PLR0913 (the public contract: one function for one experimen
     other answer of `logit_diff`. `noise` is `sX`, a standard deviation, or an array [samples, subject tokens,
     d_model] added to the embeddings; the same for every site. `state`: `resid` (after a block), `mlp` or
     `attn` (outputs over `window` layers centred at each layer). `direction`: `restore` puts clean states into
-    the corrupted run, `corrupt` corrupted states into the clean run.
+    the corrupted run, `corrupt` corrupted states into the clean run. `progress` is called with the sweep's
+    floating-point operations done and to do.
     Raises PromptError, InvalidArgument or UnknownName.
     """
     check_settings(
@@ -157,7 +159,8 @@ def trace(  # noqa: PLR0913 (the public contract: one function for one experimen
         base, source = corrupt, clean
     else:
         base, source = model.run(batch, keep=(), memory_gib=memory_gib), corrupt
-    values = _exchange_each_state(base, source, found.subject_span[0], state, window, metric, memory_gib)
+    first = found.subject_span[0]
+    values = _exchange_each_state(base, source, first, state, window, metric, memory_gib, progress)
     return Trace(
         prompt=found,
         answer=token_texts(model.tokenizer, [correct_id])[0],
@@ -180,7 +183,14 @@ def trace(  # noqa: PLR0913 (the public contract: one function for one experimen
 
 
 def _exchange_each_state(
-    base: Run, source: Run, first: int, state: str, window: int, metric: str, memory_gib: float | None
+    base: Run,
+    source: Run,
+    first: int,
+    state: str,
+    window: int,
+    metric: str,
+    memory_gib: float | None,
+    progress: Progress | None,
 ) -> xr.DataArray:
     """The metric with each (token, layer) state of `base` replaced by that of `source`.
 
@@ -192,7 +202,7 @@ def _exchange_each_state(
         for token in range(first, n_tokens)
         for layer in range(n_layers)
     ]
-    swept = sweep(base, variants, metric, memory_gib=memory_gib).values
+    swept = sweep(base, variants, metric, memory_gib=memory_gib, progress=progress).values
     values = swept.reshape(n_tokens - first, n_layers, -1)
     if first:
         untouched = np.broadcast_to(base_values(base, metric).numpy(), (first, *values.shape[1:]))
