@@ -7,6 +7,7 @@ import torch
 import patchpoint as pp
 from families import tiny
 from patchpoint.engine import Batch
+from patchpoint.engine.attribution import attribute_edges
 from patchpoint.models.placement import is_spread
 from words import word_tokenizer
 
@@ -45,7 +46,8 @@ def measured(model):
         for c in ("z", "mlp_post", "q_input", "pattern")
     ]
     edits += [pp.Edit(pp.Site(0, "embed", 1), "scale", 2.0), pp.Edit(pp.Site(-1, "final"), "scale", 0.5)]
-    return base.logits, pp.sweep(base, edits, "logit_diff").values
+    edges = attribute_edges(base, donor, steps=2)
+    return base.logits, pp.sweep(base, edits, "logit_diff").values, edges.values
 
 
 def test_blocks_on_disk_give_the_same_numbers(folder):

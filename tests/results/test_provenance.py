@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from patchpoint.doctor import Check, Verdict
+from patchpoint.doctor.verdict import About
 from patchpoint.errors import InvalidArgument, ResultsError
 from patchpoint.results import Counts
 from patchpoint.results.provenance import GitState, git_state, read_record, require_same, write_record
@@ -73,6 +75,18 @@ def test_a_continuation_keeps_the_first_start_and_adds_its_own(record):
     both = first.continued(again)
     assert (both.started, both.device, both.status) == (first.started, "cuda", "running")
     assert [(one.started, one.device) for one in both.resumed] == [(again.started, "cpu")]
+
+
+def test_the_doctors_verdict_is_kept_with_the_record_and_with_each_continuation(tmp_path, record):
+    about = About("ab", "float32", "cpu", "ieee", {"torch": "2"})
+    check = Check("parity", "ours with theirs", "failed", 0.5, 1e-4, "std of the logits")
+    first = record().with_(doctor=Verdict("m", about, 1e-6, (check,), 1.5), status="interrupted")
+    write_record(tmp_path, first.continued(record()))
+    saved = read_record(tmp_path)
+    assert saved.doctor == first.doctor
+    assert [check.name for check in saved.doctor.failed] == ["parity"]
+    assert [again.doctor for again in saved.resumed] == [None]
+    require_same(saved, record(), tmp_path)
 
 
 def test_arguments_are_kept_as_a_reader_will_see_them(tmp_path, record):

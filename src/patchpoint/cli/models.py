@@ -1,4 +1,4 @@
-"""`patchpoint models`: the models known by name, fetching one, and what a model is."""
+"""`patchpoint models`: the models known by name, fetching one, what a model is, and its examination."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -9,15 +9,22 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from patchpoint.doctor import Verdict
+from patchpoint.doctor.keeping import new_verdict
+from patchpoint.engine import load as load_for_runs
 from patchpoint.models.catalog import CATALOG, KnownModel
 from patchpoint.models.load import load
 from patchpoint.models.model import LoadedModel
 from patchpoint.models.pull import pull
 from patchpoint.models.tokens import bos_habit
 
-from .options import AsJson, print_json
+from .options import AllowPickle, AsJson, Device, Dtype, print_json
 
-app = typer.Typer(help="Known models, fetching them, and what a model is.", no_args_is_help=True)
+app = typer.Typer(
+    help="Known models, fetching them, what a model is, and its examination.", no_args_is_help=True
+)
+
+OUTCOME_STYLES = {"passed": "green", "failed": "bold red", "skipped": "dim"}
 
 
 @app.command("list")
@@ -86,6 +93,66 @@ def info(
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), _text(_shown(value)))
     Console().print(table)
+
+
+@app.command("check")
+def check(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|PATH",
+            help="A known name (fetched if need be), a folder, a .gguf file, or a Hugging Face id.",
+            show_default=False,
+        ),
+    ],
+    device: Device = None,
+    dtype: Dtype = None,
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
+) -> None:
+    """Examine a model: are our numbers its own? Exit code 0 when all checks pass, 1 when one fails.
+
+    Example: patchpoint models check smollm2-135m
+    """
+    loaded = load_for_runs(model, device=device, dtype=dtype, allow_pickle=allow_pickle, notify=_to_stderr)
+    notes = Console(stderr=True, highlight=False)
+    news: list[str] = []
+    with notes.status("examining"):
+        verdict = new_verdict(loaded, notify=news.append)
+    if as_json:
+        print_json({**verdict.to_dict(), "passed": verdict.passed})
+    else:
+        _show_verdict(verdict)
+    for line in news[1:]:
+        notes.print(line, markup=False, soft_wrap=True)
+    if not verdict.passed:
+        raise typer.Exit(1)
+
+
+def _show_verdict(verdict: Verdict) -> None:
+    table = Table("check", "result", Column("error", justify="right"), Column("at most", justify="right"))
+    table.add_column("of what, or why")
+    for one in verdict.checks:
+        error, tolerance = (
+            "" if number is None else f"{number:.2g}" for number in (one.error, one.tolerance)
+        )
+        said = "; ".join(filter(None, (one.compares, one.unit and f"in {one.unit}", one.reason)))
+        table.add_row(
+            one.name, Text(one.outcome, style=OUTCOME_STYLES[one.outcome]), error, tolerance, _text(said)
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    about = verdict.about
+    noise = (
+        "not measured" if verdict.noise is None else f"{verdict.noise:.2g} standard deviations of the logits"
+    )
+    versions = ", ".join(f"{name} {number}" for name, number in about.versions.items())
+    for line in (
+        verdict.summary(),
+        f"noise of {about.dtype} (products {about.products}): {noise}",
+        f"{verdict.seconds:.1f} s; model {about.model_fingerprint}; {versions}",
+    ):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _known(known: KnownModel) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from patchpoint.results import Store, open_run
 from patchpoint.results.fact_run import FactSettings, Outcome, record_of, trace_facts
 from patchpoint.tasks.facts import FactFile
 
+from .doctor import diagnosed
 from .options import print_json
 
 
@@ -47,7 +48,10 @@ def trace_file(
     for problem in facts.problems:
         console.print(f"row {problem.number} left out: {problem.reason}", markup=False, soft_wrap=True)
     record = record_of(model, asdict(settings), settings.seed, facts.sha256)
+    diagnosis = diagnosed(model, console, fingerprint=record.model_fingerprint)
+    record = record.with_(doctor=diagnosis.verdict)
     with Store.create_or_resume(folder, record) as store, _progress(console) as progress:
+        diagnosis.tell(console)
         before = store.statuses()
         if before:
             console.print(f"continuing: {len(before)} rows of {len(facts.facts)} are done", markup=False)
@@ -67,6 +71,7 @@ def trace_file(
             {
                 "out": str(folder),
                 "counts": counts.model_dump(),
+                "doctor": diagnosis.to_dict(),
                 "not_traced": left_out,
                 "pictures": [str(path) for path in pictures],
             }

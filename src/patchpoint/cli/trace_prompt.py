@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +19,7 @@ from patchpoint.results import Store
 from patchpoint.results.fact_run import effect_rows, record_of, trace_row
 from patchpoint.tracing import Trace, trace
 
+from .doctor import diagnosed
 from .options import print_json
 
 TOP_SITES = 5
@@ -35,9 +37,12 @@ def trace_prompt(
 ) -> None:
     """Trace, keep and show one prompt."""
     if folder is None:
+        diagnosis = diagnosed(model, console)
         found, paths = _traced(model, prompt, settings, memory_gib, console), []
     else:
         record = record_of(model, {"prompt": prompt, **settings}, settings["seed"], None)
+        diagnosis = diagnosed(model, console, fingerprint=record.model_fingerprint)
+        record = record.with_(doctor=diagnosis.verdict)
         with Store.create_or_resume(folder, record) as store:
             found = _traced(model, prompt, settings, memory_gib, console)
             if not store.statuses():
@@ -46,8 +51,10 @@ def trace_prompt(
                 store.write({**asked, "attribute": attribute, **trace_row(found)}, effect_rows(found))
             store.finish()
         paths = _draw(found, folder, look)
+    diagnosis.tell(console)
     if as_json:
-        print_json({**found.to_dict(), "out": None if folder is None else str(folder), "pictures": paths})
+        out = None if folder is None else str(folder)
+        print_json({**found.to_dict(), "out": out, "pictures": paths, "doctor": diagnosis.to_dict()})
         return
     _show(found)
     if folder is not None:
@@ -57,8 +64,13 @@ def trace_prompt(
 def _traced(
     model: Model, prompt: str, settings: dict[str, Any], memory_gib: float | None, console: Console
 ) -> Trace:
-    with console.status("tracing"):
-        return trace(model, prompt, **settings, memory_gib=memory_gib)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("tracing", total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        return trace(model, prompt, **settings, memory_gib=memory_gib, progress=advance)
 
 
 def _draw(found: Trace, folder: Path, look: Look) -> list[str]:

@@ -167,10 +167,13 @@ class _EdgeDifferences:
         model, at = clean.model, rows.start + changed[rows].nonzero()[:, 0]
         outputs = torch.empty(len(senders(model)), len(at), model.d_model, device=model.device)
         outputs[0] = _difference(clean, corrupt, "resid_pre", 0, at)
-        for layer, block in enumerate(model.adapter.blocks):
+        for layer in range(model.n_layers):
             first = 1 + layer * (model.n_heads + 1)
             mlp = first + model.n_heads
-            new, old = (block.heads_out(run.rows("z", layer)[at]).transpose(0, 1) for run in (corrupt, clean))
+            with model.block(layer) as block:
+                new, old = (
+                    block.heads_out(run.rows("z", layer)[at]).transpose(0, 1) for run in (corrupt, clean)
+                )
             outputs[first:mlp].copy_(new).sub_(old)
             outputs[mlp] = _difference(clean, corrupt, "mlp_out", layer, at)
         return cls(outputs, changed[rows])

@@ -70,13 +70,13 @@ class LayerGradients:
         """
         if part not in READERS:
             raise UnknownName("part of a head", part, READERS)
-        run, block = self.run, self.run.model.adapter.blocks[self.layer]
+        run = self.run
         resid, behind = run.resid[self.layer][self.rows], getattr(self, part)
         angles = None if run.rotary is None else run.rotary.between(self.rows.start, self.rows.stop)
         if chosen is not None:
             resid, behind = resid[chosen], behind[chosen]
             angles = None if angles is None else angles.at(chosen)
-        with autograd_on():
+        with autograd_on(), run.model.block(self.layer) as block:
             copies = leaf_of(resid[:, None].expand(-1, block.n_heads, -1))
             return pulled_back([READERS[part](block, copies, _plain(angles))], [copies], [behind])[0]
 
@@ -109,9 +109,9 @@ def layer_gradients(
 
 def embed_gradient(run: "Run", resid_pre: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_embed"]:
     """d metric / d the embedding module's output, from that of `resid_pre` of layer 0 on all packed rows."""
-    with autograd_on():
+    with autograd_on(), run.model.ends() as adapter:
         embed = leaf_of(run.rows("embed", 0))
-        return pulled_back([run.model.adapter.resid_pre(embed, run.positions)], [embed], [resid_pre])[0]
+        return pulled_back([adapter.resid_pre(embed, run.positions)], [embed], [resid_pre])[0]
 
 
 def rows_within(run: "Run", n_bytes: int) -> int:
@@ -137,9 +137,9 @@ def _row_bytes(run: "Run", longest: int) -> int:
 
 def _through_block(run: "Run", layer: int, tile: Tile, resid_post: Tensor) -> LayerGradients:
     """One block computed again on a tile, and the gradient of what it left pulled back to what it read."""
-    block, rows = run.model.adapter.blocks[layer], slice(tile.start, tile.stop)
+    rows = slice(tile.start, tile.stop)
     angles = None if run.rotary is None else run.rotary.between(tile.start, tile.stop)
-    with autograd_on():
+    with autograd_on(), run.model.block(layer) as block:
         resid = leaf_of(run.resid[layer][rows])
         shared = block.qkv(block.attn_in(resid), _plain(angles))
         q, k, v = (leaf_of(per_head(x, block.n_heads)) for x in shared)

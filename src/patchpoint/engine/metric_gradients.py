@@ -36,12 +36,11 @@ def final_gradient(
     """
     slopes = slopes_of(metric)
     check_unedited(run)
-    adapter = run.model.adapter
     asked = _asked(run, run if base is None else base)
     resid, prompts = run.final_resid, torch.arange(len(run.packing.lengths), device=run.model.device)
-    most = max(1, LOGITS_BYTES // (4 * adapter.d_vocab))
+    most = max(1, LOGITS_BYTES // (4 * run.model.d_vocab))
     parts = []
-    with autograd_on():
+    with autograd_on(), run.model.ends() as adapter:
         for first in range(0, len(prompts), most):
             leaf = leaf_of(resid[first : first + most])
             readout = Readout(adapter, adapter.final(leaf))

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from patchpoint.doctor import Verdict
 from patchpoint.errors import InvalidArgument, ResultsError
 
 from .disk import replacing
@@ -55,6 +56,8 @@ class Surroundings(_Plain):
     """Commit of the patchpoint checkout; None when it is an installed package."""
     git_dirty: bool | None
     """Whether tracked files of that checkout differed from the commit."""
+    doctor: Verdict | None = None
+    """What the doctor found on the model, on that device, with these versions; None: it was not asked."""
 
 
 def _as_json(arguments: object) -> object:

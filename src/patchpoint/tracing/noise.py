@@ -55,7 +55,8 @@ class NoiseLevel:
 def embedding_std(model: Model, prompts: Iterable[SubjectPrompt]) -> float:
     """Standard deviation over all numbers in the embeddings of all subjects' tokens. Meng et al. 2022, app. B."""
     ids = [i for prompt in prompts for i in prompt.ids[slice(*prompt.subject_span)]]
-    embed = model.adapter.embed(torch.tensor(ids, device=model.device))
+    with model.ends() as adapter:
+        embed = adapter.embed(torch.tensor(ids, device=model.device))
     return float(embed.double().std())
 
 
