@@ -1,38 +1,13 @@
-"""The least arithmetic an exact heatmap takes, and the rate at which this machine multiplies matrices."""
+"""The least arithmetic of exact results: heatmaps of causal tracing, and one node at a time."""
 
-import time
-from dataclasses import dataclass
-
-import torch
+from collections.abc import Iterable, Sequence
 
 from patchpoint.engine import Model
+from patchpoint.engine.cost import BlockCost, block_cost
+from patchpoint.engine.graph import Node
 
-RATE_SIZE = 2048
-RATE_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class BlockCost:
-    """Floating-point operations of one block: per token for each part, per query-key pair for attention."""
-
-    q: int
-    kv: int
-    rest: int
-    """Output projection and MLP."""
-    pair: int
-
-
-def block_cost(model: Model) -> BlockCost:
-    """Costs of the model's first block, from the sizes of its weight matrices."""
-    block = model.adapter.blocks[0]
-    d_model, width, kv_width = (
-        model.d_model,
-        block.n_heads * block.d_head,
-        2 * block.n_kv_heads * block.d_head,
-    )
-    matrices = sum(p.numel() for p in block.layer.parameters() if p.ndim == 2)
-    q, kv = 2 * d_model * width, 2 * d_model * kv_width
-    return BlockCost(q, kv, 2 * matrices - q - kv, 4 * width)
+ANSWERS = 2
+"""Logits that a logit difference reads."""
 
 
 def heatmap_flops(model: Model, n_tokens: int, first: int, samples: int) -> int:
@@ -43,7 +18,7 @@ def heatmap_flops(model: Model, n_tokens: int, first: int, samples: int) -> int:
     the final token goes on; one softmax row. What must equal a run already made (the last layer) costs nothing.
     The clean run and the corrupted ones are included.
     """
-    cost, n_layers = block_cost(model), model.n_layers
+    cost, n_layers = block_cost(model, 0), model.n_layers
     softmax_row = 2 * model.d_model * model.d_vocab
     sites = sum(
         sum(
@@ -76,27 +51,46 @@ def _block_flops(cost: BlockCost, n_tokens: int, token: int, entry: int, layer: 
     return final_is_new * cost.q + new * cost.kv + cost.rest + n_tokens * cost.pair
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of large square matrix products, sustained for a second."""
-    a, b = (torch.randn(RATE_SIZE, RATE_SIZE, device=device, dtype=dtype) for _ in range(2))
-    out = torch.empty_like(a)
-    torch.mm(a, b, out=out)
-    products, spent = 0, 0.0
-    while spent < RATE_SECONDS:
-        spent += _seconds_of_product(a, b, out)
-        products += 1
-    return 2 * RATE_SIZE**3 * products / spent
+def nodes_flops(model: Model, nodes: Iterable[Node], n_tokens: int, first: int) -> int:
+    """Least floating-point operations of exchanging each node's output, one at a time, in one prompt.
+
+    The outputs differ at tokens `first` ... n_tokens - 1, of which there are `changed`. A node of layer k costs
+
+    - in layer k, for each changed token (in the last layer: for the final one), what is behind its output: for a
+      head its own share of the output projection, and the MLP where that reads the stream after attention; for
+      an MLP nothing;
+    - in each layer above, up to the last but one, all of the block for each changed token, attention over all
+      tokens before it;
+    - in the last layer keys and values of the changed tokens, everything else for the final token alone;
+    - the answers' two logits.
+
+    The clean run (all tokens) and the one that outputs are taken from (changed tokens) are included, both with
+    the final token alone from the last layer's queries on, and with their answers' logits.
+    """
+    costs = [block_cost(model, layer) for layer in range(model.n_layers)]
+    logits = ANSWERS * 2 * model.d_model
+    runs = sum(_blocks_from(costs, 0, n_tokens, start) + logits for start in (0, first))
+    variants = sum(
+        _behind_output(model, node, costs[node.layer], n_tokens - first)
+        + _blocks_from(costs, node.layer + 1, n_tokens, first)
+        + logits
+        for node in nodes
+    )
+    return runs + variants
 
 
-def _seconds_of_product(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> float:
-    synchronize(a.device)
-    begun = time.perf_counter()
-    torch.mm(a, b, out=out)
-    synchronize(a.device)
-    return time.perf_counter() - begun
+def _behind_output(model: Model, node: Node, cost: BlockCost, changed: int) -> int:
+    if node.kind == "mlp":
+        return 0
+    block, d_model = model.adapter.blocks[node.layer], model.d_model
+    mlp = 0 if block.parallel else cost.rest - 2 * block.n_heads * block.d_head * d_model
+    return (changed if node.layer < model.n_layers - 1 else 1) * (2 * block.d_head * d_model + mlp)
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what was asked, so that a clock reading means something."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _blocks_from(costs: Sequence[BlockCost], layer: int, n_tokens: int, first: int) -> int:
+    """All blocks from `layer` on, for the tokens from `first` on."""
+    if layer == len(costs):
+        return 0
+    last = costs[-1]
+    final = (n_tokens - first) * last.kv + last.q + last.rest + n_tokens * last.pair
+    return sum(_rows_flops(cost, n_tokens, first) for cost in costs[layer:-1]) + final

@@ -1,6 +1,9 @@
 """Runs, edits and sweeps: what a model's output becomes if one thing inside it is changed."""
 
+from .attribution import attribute_edges as attribute_edges
+from .attribution import attribute_nodes as attribute_nodes
 from .batch import Batch as Batch
+from .cost import SweepPlan as SweepPlan
 from .metrics import METRICS as METRICS
 from .model import Model as Model
 from .model import load as load
@@ -9,4 +12,9 @@ from .sites import COMPONENTS as COMPONENTS
 from .sites import Edit as Edit
 from .sites import Site as Site
 from .sites import Variant as Variant
+from .sources import Mean as Mean
+from .sources import Noise as Noise
+from .sources import Source as Source
+from .sources import Taken as Taken
+from .sources import resampled as resampled
 from .sweep import sweep as sweep
