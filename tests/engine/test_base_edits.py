@@ -18,6 +18,11 @@ OWN = {
     "stream of the entry block": (1, "resid_post", [2, 4], None, "scale", 2.0),
     "embedding": (0, "embed", [0, 2], None, "scale", 3.0),
     "last block": (2, "mlp_out", [5], None, "scale", 0.0),
+    "attention to later tokens": (1, "pattern", [1, 3], 1, "add", 0.3),
+    "queries": (1, "q", [1, 4], 2, "scale", -1.0),
+    "one head's queries": (2, "q_input", [5], 2, "scale", -1.0),
+    "one head's values": (2, "v_input", [1, 4], 2, "scale", -1.0),
+    "behind the final norm": (-1, "final", [5], None, "scale", 0.5),
 }
 VARIANTS = {
     "stream": (1, "resid_post", [2], None, "scale", -2.0),
@@ -26,11 +31,14 @@ VARIANTS = {
     "mlp": (1, "mlp_out", [2, 3], None, "scale", -2.0),
     "embedding": (0, "embed", [2], None, "scale", -2.0),
     "last block": (2, "mlp_out", [5], None, "add", 1.0),
+    "keys": (1, "k_input", [2], 0, "scale", -2.0),
+    "neurons": (2, "mlp_post", [5], 3, "add", 1.0),
 }
 
 
-def as_edit(layer, component, positions, head, op, value):
-    return pp.Edit(pp.Site(layer, component, tuple(positions), head), op, value)
+def as_edit(layer, component, positions, picks, op, value):
+    head, neuron = (None, picks) if component == "mlp_post" else (picks, None)
+    return pp.Edit(pp.Site(layer, component, tuple(positions), head, neuron), op, value)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -188,7 +188,7 @@ def test_kl_rank_and_accuracy_by_their_definitions(family):
 
 def test_edits_of_keys_by_group_and_by_head_do_not_meet():
     base, _, _ = setting("llama")
-    both = [pp.Edit(pp.Site(1, "k"), "scale", 0.5), pp.Edit(pp.Site(1, "k_input", head=2), "scale", 0.5)]
+    both = [pp.Edit(pp.Site(1, "k"), "scale", 0.5), pp.Edit(pp.Site(-2, "k_input", head=2), "scale", 0.5)]
     with pytest.raises(pp.PatchpointError, match="meet in layer 1"):
         pp.sweep(base, [both])
     with pytest.raises(pp.PatchpointError, match="meet in layer 1"):

@@ -27,19 +27,13 @@ def components_of(model):
 
 def expected(model, variants, metric):
     """[variant, prompt] by the loop; a variant is a list of reference edits per prompt."""
-    return np.array(
-        [
-            [
-                float(
-                    reference.read(reference.logits(model.hf, ids, edits), metric, CORRECT[p], INCORRECT[p])[
-                        0
-                    ]
-                )
-                for p, (ids, edits) in enumerate(zip(PROMPTS, per_prompt, strict=True))
-            ]
-            for per_prompt in variants
-        ]
-    )
+    plain = [reference.logits(model.hf, ids) for ids in PROMPTS]
+    rows = []
+    for per_prompt in variants:
+        changed = [reference.logits(model.hf, PROMPTS[p], edits) for p, edits in enumerate(per_prompt)]
+        scored = zip(changed, CORRECT, INCORRECT, plain, strict=True)
+        rows.append([float(reference.read(logits, metric, *answers)[0]) for logits, *answers in scored])
+    return np.array(rows)
 
 
 @pytest.mark.parametrize(("family", "config"), CONFIGS)

@@ -53,6 +53,14 @@ def test_a_run_that_does_not_fit_is_refused_before_it_starts():
     ("edit", "message"),
     [
         (lambda m, b: pp.Edit(pp.Site(3, "z"), "scale", 0.0), "the model has layers 0 to 2"),
+        (
+            lambda m, b: pp.Edit(pp.Site(-4, "q"), "scale", 0.0),
+            "layer -4 of -4 q: the model has layers 0 to 2",
+        ),
+        (lambda m, b: pp.Edit(pp.Site(0, "z", head=(1, 4)), "scale", 0.0), "the layer has heads 0 to 3"),
+        (lambda m, b: pp.Edit(pp.Site(0, "mlp_post", neuron=128), "scale", 0.0), "has neurons 0 to 127"),
+        (lambda m, b: pp.Edit(pp.Site(0, "final"), "scale", 0.0), "final belongs to the last layer"),
+        (lambda m, b: pp.Edit(pp.Site(0, "z", neuron=1), "scale", 0.0), "z has no neurons"),
         (lambda m, b: pp.Edit(pp.Site(0, "z", head=4), "scale", 0.0), "the layer has heads 0 to 3"),
         (
             lambda m, b: pp.Edit(pp.Site(0, "z", 5), "scale", 0.0),

@@ -32,7 +32,7 @@ def spread_over(folder, **places):
         if not list(child.children()) and not name.startswith(layers)
     ]
     blocks = [f"{layers}.{k}" for k in range(3)]
-    return {name: "cpu" for name in (*ends, *blocks)} | {
+    return dict.fromkeys((*ends, *blocks), "cpu") | {
         f"{layers}.{k[1:]}": place for k, place in places.items()
     }
 
@@ -66,13 +66,18 @@ def test_r42_weights_go_back_after_use(folder):
     measured(spread)
     assert [(name, p.device.type) for name, p in spread.hf.named_parameters()] == kept
     assert [vars(module).get("forward") for module in spread.hf.modules()] == forward
-    with pytest.raises(RuntimeError, match="stop"), spread.block(1) as block:
-        assert block.layer is spread.adapter.blocks[1].layer
-        assert all(p.device.type == "cpu" for p in block.layer.parameters())
-        raise RuntimeError("stop")
+    with pytest.raises(RuntimeError, match="stop"):
+        stop_inside(spread)
     assert [(name, p.device.type) for name, p in spread.hf.named_parameters()] == kept
     with torch.no_grad():
         spread.hf(torch.tensor([PROMPTS[0]]))
+
+
+def stop_inside(model):
+    with model.block(1) as block:
+        assert block.layer is model.adapter.blocks[1].layer
+        assert all(p.device.type == "cpu" for p in block.layer.parameters())
+        raise RuntimeError("stop")
 
 
 def test_fingerprint_is_that_of_the_whole_model(folder):

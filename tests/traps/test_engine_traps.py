@@ -20,9 +20,7 @@ OTHER = (6, 9, 14, 2, 45, 7)
 
 def components_of(model):
     return [
-        name
-        for name in (*KEPT, "resid_post")
-        if name != "resid_mid" or not model.adapter.blocks[0].parallel
+        name for name in (*KEPT, "resid_post") if name != "resid_mid" or not model.adapter.blocks[0].parallel
     ]
 
 

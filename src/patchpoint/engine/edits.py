@@ -53,6 +53,8 @@ class Change:
 def resolve(model: "Model", edit: Edit, prompt: int, lengths: Sequence[int]) -> Change:
     """The change an edit makes to one prompt; InvalidArgument or PromptError when it cannot be made."""
     site, n_tokens = edit.site, lengths[prompt]
+    if not -model.n_layers <= site.layer < model.n_layers:
+        raise InvalidArgument(f"layer {site.layer} of {site}: the model has layers 0 to {model.n_layers - 1}")
     if site.layer < 0:
         site = replace(site, layer=site.layer + model.n_layers)
         edit = replace(edit, site=site)
@@ -88,9 +90,9 @@ def _positions(site: Site, prompt: int, n_tokens: int) -> tuple[int, ...]:
     return positions
 
 
-def check_together(edits: Iterable[Edit]) -> None:
+def check_together(model: "Model", edits: Iterable[Edit]) -> None:
     """Refuse edits of one layer that speak of keys or values both by group and by query head."""
-    touched = {(edit.site.layer, edit.site.component) for edit in edits}
+    touched = {(edit.site.layer % model.n_layers, edit.site.component) for edit in edits}
     for layer, component in touched:
         if component in KV_HEADS and (layer, f"{component}_input") in touched:
             raise InvalidArgument(
@@ -100,8 +102,6 @@ def check_together(edits: Iterable[Edit]) -> None:
 
 
 def _check_place(model: "Model", site: Site) -> None:
-    if not 0 <= site.layer < model.n_layers:
-        raise InvalidArgument(f"layer {site.layer} of {site}: the model has layers 0 to {model.n_layers - 1}")
     block = model.adapter.blocks[site.layer]
     if site.component == "resid_mid" and block.parallel:
         raise InvalidArgument(

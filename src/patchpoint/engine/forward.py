@@ -36,7 +36,7 @@ def forward(
     """Run a batch through the model, with edits on every prompt. Equal to its prompts run one by one."""
     adapter = model.adapter
     packing = Packing(tuple(len(ids) for ids in batch.tokens))
-    check_together(edits)
+    check_together(model, edits)
     _check_keep(model, keep, packing, memory_gib)
     keep = [name for name in keep if name != "resid_mid" or not adapter.blocks[0].parallel]
     ids, positions = packed_ids(batch, packing, model.device)

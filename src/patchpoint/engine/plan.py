@@ -124,7 +124,7 @@ def units_of(base: Run, variants: Sequence[Variant]) -> list[Unit]:
     own = [[resolve(model, edit, p, lengths) for edit in base.edits] for p in range(len(lengths))]
     units = []
     for number, variant in enumerate(variants):
-        check_together((*base.edits, *variant.edits))
+        check_together(model, (*base.edits, *variant.edits))
         for prompt, n_tokens in enumerate(lengths):
             changes = [_reaching(resolve(model, e, prompt, lengths), model.n_layers) for e in variant.edits]
             acting = sorted((c for c in changes if c.positions), key=_order)
@@ -141,15 +141,11 @@ def _unit(
     number: int, prompt: int, n_tokens: int, base_row: int, again: list[Change], acting: list[Change]
 ) -> Unit:
     together = [*again, *acting]
+    first = min(p for change in together for p in change.positions)
     order = sorted(range(len(together)), key=lambda i: _order(together[i]))
     own = frozenset(place for place, i in enumerate(order) if i < len(again))
     changes = tuple(together[i] for i in order)
-    return Unit(number, prompt, n_tokens, base_row, changes, own, acting[0].entry, first_of(acting))
-
-
-def first_of(changes: Sequence[Change]) -> int:
-    """The first token that changes touch."""
-    return min(p for change in changes for p in change.positions)
+    return Unit(number, prompt, n_tokens, base_row, changes, own, acting[0].entry, first)
 
 
 def _order(change: Change) -> tuple[int, int]:
@@ -162,7 +158,10 @@ def _made_again(own: list[Change], acting: list[Change]) -> list[Change]:
     Those are the ones above the block of entry, from the first changed token on; within that block the ones
     behind attention, on tokens that the variant changes before the block's end; and those of `final`.
     """
-    entry, first = acting[0].entry, first_of(acting)
+    entry, first = acting[0].entry, min(p for c in acting for p in c.positions)
+    # An edited pattern may look at later tokens, so that its rows change with what those hold.
+    looking = [p for c in own if c.stage == "pattern" and c.layer > entry for p in c.positions]
+    first = min(first, *looking) if looking else first
     inside = {p for c in acting if c.layer == entry and c.stage not in AFTER_BLOCK for p in c.positions}
     kept = []
     for change in own:
