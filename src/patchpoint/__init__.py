@@ -15,9 +15,11 @@ from .engine import Taken as Taken
 from .engine import Variant as Variant
 from .engine import attribute_edges as attribute_edges
 from .engine import attribute_nodes as attribute_nodes
+from .engine import graph_run as graph_run
 from .engine import load as load
 from .engine import resampled as resampled
 from .engine import sweep as sweep
+from .engine import sweep_edges as sweep_edges
 from .errors import PatchpointError as PatchpointError
 from .tasks.prompts import Prompts as Prompts
 from .tracing import Trace as Trace

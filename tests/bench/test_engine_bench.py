@@ -17,7 +17,7 @@ from patchpoint.bench.pairs import random_pairs
 from patchpoint.circuits import patch_heads
 from patchpoint.cli.main import main
 from patchpoint.engine.cost import block_cost
-from patchpoint.engine.graph import senders
+from patchpoint.engine.graph.nodes import senders
 from patchpoint.engine.sweep import base_values
 from words import tiny_model
 

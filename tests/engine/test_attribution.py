@@ -7,11 +7,12 @@ import torch
 import patchpoint as pp
 import reference
 import reference_gradients
-from patchpoint.engine import Batch, attribution
-from patchpoint.engine.attribution import attribute_edges, attribute_nodes, changed_rows
-from patchpoint.engine.graph import n_readable, ports, senders
-from patchpoint.engine.metric_gradients import final_gradient
-from patchpoint.engine.run_parts import run_between
+from patchpoint.engine import Batch
+from patchpoint.engine.gradients import attribution
+from patchpoint.engine.gradients.attribution import attribute_edges, attribute_nodes, changed_rows
+from patchpoint.engine.gradients.final import final_gradient
+from patchpoint.engine.gradients.run_parts import run_between
+from patchpoint.engine.graph.nodes import n_readable, ports, senders
 from patchpoint.engine.sweep import base_values
 from patchpoint.errors import InvalidArgument, PromptError, UnknownName
 from words import tiny_model

@@ -11,8 +11,8 @@ import reference
 import reference_gradients
 from families import FAMILY_NAMES, VARIANTS
 from patchpoint.engine import Batch
-from patchpoint.engine.gradients import embed_gradient, layer_gradients
-from patchpoint.engine.metric_gradients import GRADED, final_gradient
+from patchpoint.engine.gradients.final import GRADED, final_gradient
+from patchpoint.engine.gradients.layers import embed_gradient, layer_gradients
 from patchpoint.errors import InvalidArgument, UnknownName
 from words import tiny_model
 

@@ -7,9 +7,9 @@ import torch
 import patchpoint as pp
 import reference_graph
 from patchpoint.engine import Batch
-from patchpoint.engine.edges import Graph, kept_edges
-from patchpoint.engine.graph import Node, Port
-from patchpoint.engine.graph_run import graph_run
+from patchpoint.engine.graph.edges import Graph, kept_edges
+from patchpoint.engine.graph.nodes import Node, Port
+from patchpoint.engine.graph.run import graph_run
 from patchpoint.errors import InvalidArgument, PromptError, UnknownName
 from words import tiny_model
 

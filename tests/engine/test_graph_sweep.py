@@ -7,10 +7,10 @@ import torch
 import reference
 import reference_graph
 from patchpoint.engine import Batch
-from patchpoint.engine import graph_entry as entry
-from patchpoint.engine.edges import Graph
-from patchpoint.engine.graph_run import graph_run
-from patchpoint.engine.graph_sweep import sweep_edges
+from patchpoint.engine.graph import entry
+from patchpoint.engine.graph.edges import Graph
+from patchpoint.engine.graph.run import graph_run
+from patchpoint.engine.graph.sweep import sweep_edges
 from patchpoint.errors import InvalidArgument, UnknownName
 from words import tiny_model
 

@@ -7,7 +7,8 @@ import torch
 import patchpoint as pp
 from families import tiny
 from patchpoint.engine import Batch
-from patchpoint.engine.attribution import attribute_edges
+from patchpoint.engine.gradients import attribute_edges
+from patchpoint.engine.graph import graph_run, sweep_edges
 from patchpoint.models.placement import is_spread
 from words import word_tokenizer
 
@@ -47,7 +48,11 @@ def measured(model):
     ]
     edits += [pp.Edit(pp.Site(0, "embed", 1), "scale", 2.0), pp.Edit(pp.Site(-1, "final"), "scale", 0.5)]
     edges = attribute_edges(base, donor, steps=2)
-    return base.logits, pp.sweep(base, edits, "logit_diff").values, edges.values
+    graph = graph_run(
+        base, donor, [("embed", "0.1.q"), ("0.1", "mlp 1"), ("mlp 1", "logits"), ("1.2", "2.0.v")]
+    )
+    changed = sweep_edges(graph, [("embed", "mlp 1"), ("1.2", "2.3.k"), ("2.0", "logits")])
+    return base.logits, pp.sweep(base, edits, "logit_diff").values, edges.values, graph.logits, changed.values
 
 
 def test_blocks_on_disk_give_the_same_numbers(folder):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from patchpoint.engine import Model
 from patchpoint.engine.cost import BlockCost, block_cost
-from patchpoint.engine.graph import Node
+from patchpoint.engine.graph.nodes import Node
 
 ANSWERS = 2
 """Logits that a logit difference reads."""

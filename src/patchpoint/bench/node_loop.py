@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from patchpoint.engine import Batch, Model
-from patchpoint.engine.graph import Node
+from patchpoint.engine.graph.nodes import Node
 from patchpoint.tasks.prompts import Prompts
 
 from .timing import seconds_of

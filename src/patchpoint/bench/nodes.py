@@ -10,7 +10,7 @@ from torch import Tensor
 
 from patchpoint.circuits import ablate_nodes_by_prompt, patch_heads_by_prompt
 from patchpoint.engine import Model
-from patchpoint.engine.graph import Node, senders
+from patchpoint.engine.graph.nodes import Node, senders
 from patchpoint.tasks.prompts import Prompts
 
 from .limit import nodes_flops

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from patchpoint.engine import Edit, Model, Run, Site, Variant, sweep
-from patchpoint.engine.graph import Node, senders
+from patchpoint.engine.graph.nodes import Node, senders
 from patchpoint.engine.metrics import metric_of
 from patchpoint.engine.sources import KEYS, Mean, Source, resampled
 from patchpoint.engine.sweep import Progress, base_values

@@ -1,9 +1,13 @@
 """Runs, edits and sweeps: what a model's output becomes if one thing inside it is changed."""
 
-from .attribution import attribute_edges as attribute_edges
-from .attribution import attribute_nodes as attribute_nodes
 from .batch import Batch as Batch
 from .cost import SweepPlan as SweepPlan
+from .gradients.attribution import attribute_edges as attribute_edges
+from .gradients.attribution import attribute_nodes as attribute_nodes
+from .graph import Graph as Graph
+from .graph import GraphRun as GraphRun
+from .graph import graph_run as graph_run
+from .graph import sweep_edges as sweep_edges
 from .metrics import METRICS as METRICS
 from .model import Model as Model
 from .model import load as load

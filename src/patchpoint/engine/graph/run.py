@@ -7,14 +7,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from patchpoint.engine.memory import budget_bytes
+from patchpoint.engine.metrics import Asked, LogitsMetric, Readout, Rows, metric_of
+from patchpoint.engine.prompt_tiles import tile_rows
+from patchpoint.engine.run import Run
+
 from .edges import Graph, KeptEdges
-from .graph_nodes import run_graph
-from .graph_pairs import check_pair, pairs_of
-from .graph_wiring import Wiring
-from .memory import budget_bytes
-from .metrics import Asked, LogitsMetric, Readout, Rows, metric_of
-from .prompt_tiles import tile_rows
-from .run import Run
+from .held import run_graph
+from .pairs import check_pair, pairs_of
+from .wiring import Wiring
 
 SHARE_OF_TILE = 4
 """A tile's rows per row of a graph run, so that a sweep takes at least so many changes of it at once."""
@@ -40,8 +41,7 @@ class GraphRun:
     @cached_property
     def logits(self) -> Float[Tensor, "prompt vocab"]:
         """Logits at each prompt's last token."""
-        adapter = self.clean.model.adapter
-        with torch.no_grad():
+        with torch.no_grad(), self.clean.model.ends() as adapter:
             return adapter.unembed(adapter.final(self.final_resid), slice(None))
 
     @cached_property
@@ -62,8 +62,10 @@ class GraphRun:
         prompts: Int[Tensor, " row"],
     ) -> Float[Tensor, " row"]:
         """The metric of other final streams of its prompts, on the CPU."""
-        readout = Readout(self.clean.model.adapter, self.clean.model.adapter.final(final_resid))
-        return metric_of(metric)(Rows(readout, prompts, self._asked)).cpu()
+        asked = self._asked
+        with self.clean.model.ends() as adapter:
+            readout = Readout(adapter, adapter.final(final_resid))
+            return metric_of(metric)(Rows(readout, prompts, asked)).cpu()
 
     @cached_property
     def _asked(self) -> Asked:

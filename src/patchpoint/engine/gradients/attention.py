@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from patchpoint.engine.attention import Piece
 from patchpoint.models.families import Block
-
-from .attention import Piece
 
 Heads = Float[Tensor, "row head d_head"]
 

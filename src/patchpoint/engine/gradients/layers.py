@@ -18,17 +18,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from patchpoint.engine.attention import per_head
+from patchpoint.engine.memory import GIB, budget_bytes
+from patchpoint.engine.prompt_tiles import Tile, tile_rows, whole_prompt_tiles
 from patchpoint.errors import InvalidArgument, UnknownName
 from patchpoint.models.families import Block, Rotary
 
-from .attention import per_head
-from .graded_attention import mixed_values
-from .memory import GIB, budget_bytes
-from .metric_gradients import autograd_on, check_unedited, leaf_of, pulled_back
-from .prompt_tiles import Tile, tile_rows, whole_prompt_tiles
+from .attention import mixed_values
+from .final import autograd_on, check_unedited, leaf_of, pulled_back
 
 if TYPE_CHECKING:
-    from .run import Run
+    from patchpoint.engine.run import Run
 
 READERS: dict[str, Callable[[Block, Tensor, Rotary | None], Tensor]] = {
     "q": lambda block, x, angles: block.port_q(x, angles),

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from jaxtyping import Float
 from torch import Tensor
 
+from patchpoint.engine.packed import Projections
 from patchpoint.models.families import Rotary
 
-from .graph_nodes import READERS, HeldGraph, mixtures, project
-from .graph_wiring import Inlet, Route
-from .packed import Projections
+from .held import READERS, HeldGraph, mixtures, project
+from .wiring import Inlet, Route
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +97,10 @@ def rise(wave: Wave, first_layer: int) -> Float[Tensor, "row d_model"]:
     for layer in range(first_layer, len(wiring.blocks)):
         last = layer == len(wiring.blocks) - 1
         heads = wave.route.heads.get(layer)
-        change = None if heads is None else _heads_change(wave, heads, layer, last=last)
-        wave = wave.finals() if last and not wave.finals_only else wave
-        wave = through_mlp(wave, layer, change)
+        with wiring.model.block(layer):
+            change = None if heads is None else _heads_change(wave, heads, layer, last=last)
+            wave = wave.finals() if last and not wave.finals_only else wave
+            wave = through_mlp(wave, layer, change)
     return wave.at_logits()[:, 0]
 
 

@@ -19,7 +19,7 @@ from patchpoint.models.families import Block
 from .edges import Graph, KeptEdges, kept_edges
 
 if TYPE_CHECKING:
-    from .model import Model
+    from patchpoint.engine.model import Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,8 @@ class Wiring:
         size = (2, block.n_heads, block.d_head)
         z = torch.ones(size, dtype=self.model.dtype, device=self.model.device)
         z[1, 0] = 2.0
-        first, second = block.heads_out(z)
+        with self.model.block(0):
+            first, second = block.heads_out(z)
         return not torch.equal(first[1:], second[1:])
 
     @cached_property

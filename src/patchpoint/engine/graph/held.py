@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchpoint.engine.attention import Piece, attend
+from patchpoint.engine.packed import Projections
+from patchpoint.engine.visit import NOWHERE
 from patchpoint.models.families import Block, Rotary
 
-from .attention import Piece, attend
-from .graph_pairs import Pairs, Prefix
-from .graph_wiring import Inlet, Wiring
-from .packed import Projections
-from .visit import NOWHERE
+from .pairs import Pairs, Prefix
+from .wiring import Inlet, Wiring
 
 Inputs = tuple[Float[Tensor, "row port d_model"], ...]
 """What a layer's heads read: one input for all, or one per head for queries, keys and values each."""
@@ -84,7 +84,8 @@ def run_graph(pairs: Pairs, wiring: Wiring) -> HeldGraph:
     gained = torch.zeros_like(first[0])
     layers = []
     for layer in range(clean.model.n_layers):
-        layers.append(_through_layer(pairs, wiring, layer, gained, differences))
+        with clean.model.block(layer):
+            layers.append(_through_layer(pairs, wiring, layer, gained, differences))
     at = pairs.finals
     lasts = [pairs.stream(run, -1)[at].to(dtype) for run in (clean, pairs.corrupt)]
     inlet = wiring.inlet(wiring.kept[:, -1:])

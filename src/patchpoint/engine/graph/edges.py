@@ -12,10 +12,10 @@ from torch import Tensor
 
 from patchpoint.errors import InvalidArgument, UnknownName
 
-from .graph import PARTS, Node, Port, n_readable, ports, senders
+from .nodes import PARTS, Node, Port, n_readable, ports, senders
 
 if TYPE_CHECKING:
-    from .model import Model
+    from patchpoint.engine.model import Model
 
 Edge: TypeAlias = tuple[Node | str, Port | str]
 """Sender and port, as objects or by name: `("9.1", "10.0.q")`."""

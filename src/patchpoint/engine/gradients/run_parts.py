@@ -8,14 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchpoint.engine.batch import Batch, Packing
+from patchpoint.engine.sites import Edit, Site
+from patchpoint.engine.sources import Source
 from patchpoint.errors import PromptError
 
-from .batch import Batch, Packing
-from .sites import Edit, Site
-from .sources import Source
-
 if TYPE_CHECKING:
-    from .run import Run
+    from patchpoint.engine.run import Run
 
 
 def rows_of(run: "Run", first: int, end: int) -> slice:

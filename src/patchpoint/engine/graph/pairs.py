@@ -11,10 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from patchpoint.engine.run import Run
 from patchpoint.errors import InvalidArgument, PromptError
 from patchpoint.models.families import Rotary
-
-from .run import Run
 
 Prefix = tuple[Tensor | None, Tensor | None]
 """Keys and values of the tokens before the first that differs, [prompt, token, kv_head, d_head]."""

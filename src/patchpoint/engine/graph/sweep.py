@@ -6,15 +6,16 @@ from itertools import groupby
 import torch
 import xarray as xr
 
+from patchpoint.engine.memory import budget_bytes
+from patchpoint.engine.metrics import LogitsMetric
+from patchpoint.engine.prompt_tiles import tile_rows
+
 from .edges import Edge
-from .graph_entry import EdgeChange, changed_finals
-from .graph_nodes import HeldGraph, run_graph
-from .graph_pairs import pairs_of
-from .graph_run import GraphRun, one_layer, rows_at_once
-from .graph_wiring import Wiring
-from .memory import budget_bytes
-from .metrics import LogitsMetric
-from .prompt_tiles import tile_rows
+from .entry import EdgeChange, changed_finals
+from .held import HeldGraph, run_graph
+from .pairs import pairs_of
+from .run import GraphRun, one_layer, rows_at_once
+from .wiring import Wiring
 
 KINDS = ("head", "mlp", "logits")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .model import Model
+    from patchpoint.engine.model import Model
 
 PARTS = ("q", "k", "v")
 

@@ -19,14 +19,14 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from patchpoint.engine.graph.nodes import PARTS, n_readable, ports, senders
+from patchpoint.engine.memory import GIB, budget_bytes, even_cuts
+from patchpoint.engine.metrics import LogitsMetric
+from patchpoint.engine.run import Run
 from patchpoint.errors import InvalidArgument, PromptError
 
-from .gradients import LayerGradients, layer_gradients, rows_within
-from .graph import PARTS, n_readable, ports, senders
-from .memory import GIB, budget_bytes, even_cuts
-from .metric_gradients import check_unedited, final_gradient, slopes_of
-from .metrics import LogitsMetric
-from .run import Run
+from .final import check_unedited, final_gradient, slopes_of
+from .layers import LayerGradients, layer_gradients, rows_within
 from .run_parts import part_of, rows_of, run_between
 
 DIFFERENCES_SHARE, BLOCK_SHARE = 0.5, 0.25

@@ -9,12 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from patchpoint.engine.metrics import METRICS, Asked, LogitsMetric, Readout, Rows, metric_of
 from patchpoint.errors import InvalidArgument
 
-from .metrics import METRICS, Asked, LogitsMetric, Readout, Rows, metric_of
-
 if TYPE_CHECKING:
-    from .run import Run
+    from patchpoint.engine.run import Run
 
 LOGITS_BYTES = 2**26
 """Most bytes of one copy of whole logits; about four are held at once."""

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .graph import PARTS, Port
-from .graph_nodes import READERS, HeldGraph, mixtures
-from .graph_wave import Wave, by_change, mlp_written, repeated, repeated_angles, rise, through_mlp
+from .held import READERS, HeldGraph, mixtures
+from .nodes import PARTS, Port
+from .wave import Wave, by_change, mlp_written, repeated, repeated_angles, rise, through_mlp
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,14 @@ def _into_mlp(held: HeldGraph, changes: Sequence[EdgeChange]) -> Float[Tensor, "
     at = held.pairs.finals if wave.finals_only else slice(None)
     rows = held.layers[layer].mlp_in[at][:, [0] * len(changes)]
     x = _changed_inputs(rows, held.differences[at], changes).flatten(0, 1)
-    wave.add([wiring.graph.mlp(layer)], mlp_written(wave, layer, x))
+    with wiring.model.block(layer):
+        wave.add([wiring.graph.mlp(layer)], mlp_written(wave, layer, x))
     return rise(wave, layer + 1)
 
 
 def _into_heads(held: HeldGraph, changes: Sequence[EdgeChange]) -> Float[Tensor, "row d_model"]:
     layer, wiring = changes[0].port.node.layer, held.wiring
-    block, heads = wiring.blocks[layer], wiring.graph.heads(layer)
+    heads = wiring.graph.heads(layer)
     changed = {heads.start + change.port.node.head for change in changes}
     if wiring.couples_heads:
         changed = set(range(heads.start, heads.stop))
@@ -73,8 +74,10 @@ def _into_heads(held: HeldGraph, changes: Sequence[EdgeChange]) -> Float[Tensor,
         if mine:
             found = _changed_heads(held, [changes[i] for i in mine], part, finals_only=wave.finals_only)
             z[mine, :, [changes[i].port.node.head for i in mine]] = found
-    out = block.heads_out(z.flatten(0, 1)).to(wave.stream.dtype)
-    return rise(through_mlp(wave, layer, out.sub_(wave.of_held(before.heads_out))), layer + 1)
+    with wiring.model.block(layer) as block:
+        out = block.heads_out(z.flatten(0, 1)).to(wave.stream.dtype)
+        wave = through_mlp(wave, layer, out.sub_(wave.of_held(before.heads_out)))
+    return rise(wave, layer + 1)
 
 
 ENTRIES = {"logits": _into_logits, "mlp": _into_mlp, "head": _into_heads}
@@ -102,7 +105,8 @@ def _changed_heads(
     angles = repeated_angles(pairs.angles, n_places)
     if angles is not None and finals_only and part == 0:
         angles = angles.at(torch.arange(len(angles.cos), device=x.device)[at])
-    new = READERS[part](block, side_by_side.flatten(0, 1).to(pairs.dtype), angles)
+    with held.wiring.model.block(layer):
+        new = READERS[part](block, side_by_side.flatten(0, 1).to(pairs.dtype), angles)
 
     q = before.qkv[0][pairs.finals] if finals_only else before.qkv[0]
     parts = [repeated(rows, n_places) for rows in (q, *before.qkv[1:])]
