@@ -20,7 +20,7 @@ BUDGETS = (1.0, 2.0, 4.0)
 NEEDED_GIB = 20.5
 """What the sweep would take in one chunk, by its plan."""
 UNBOUNDED_GIB = 2.0**20
-BELOW_END = 3
+BELOW_END = 2
 """The MLPs whose output is changed are this many layers from the end: all parts of a sweep are at work above them."""
 
 

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from patchpoint.models.families import Block, Rotary
 
 from .edits import READ_BY_LATER_TOKENS
 from .entering import enter
@@ -63,9 +65,9 @@ def _step(
     edits: StageEdits,
 ) -> None:
     """One tile through one block, in place on the state."""
-    resid = tile.gathered(state)
-    block, angles = base.model.adapter.blocks[layer], angles_at(base, own_base_rows(base, tile))
-    qkv = _projections(base, layer, tile, resid, unchanged)
+    resid, rows = tile.gathered(state), own_base_rows(base, tile)
+    block, angles = base.model.adapter.blocks[layer], angles_at(base, rows)
+    qkv = _projections(block, tile, resid, rows, angles, unchanged)
     block_step(block, resid, qkv, angles, pieces_of(base, layer, tile), visit_slabs(edits, tile.by_row))
     tile.put_back(resid, state)
 
@@ -85,7 +87,7 @@ def _last_step(
     finals = final_rows(pieces, resid.device)
     angles, final_angles = angles_at(base, rows), angles_at(base, rows[finals])
     if tile.fresh:
-        q, k, v = _projections(base, layer, tile, resid, unchanged)
+        q, k, v = _projections(block, tile, resid, rows, angles, unchanged)
         q = q[finals]
     else:
         attn_in = block.attn_in(resid)
@@ -102,17 +104,21 @@ def _last_step(
 
 
 def _projections(
-    base: Run, layer: int, tile: SlabTile, resid: Tensor, unchanged: Projections | None
+    block: Block,
+    tile: SlabTile,
+    resid: Tensor,
+    rows: Int[Tensor, " row"],
+    angles: Rotary | None,
+    unchanged: Projections | None,
 ) -> Projections:
-    """Queries, keys and values of the tile's rows; those of tokens still equal to the base are the base's."""
-    block, rows = base.model.adapter.blocks[layer], own_base_rows(base, tile)
+    """Queries, keys and values of the tile's rows; those of tokens still equal to the base are the base's `rows`."""
     changed = tile.changed_rows() if tile.fresh else range(len(resid))
     if unchanged is None or len(changed) == len(resid):
-        return block.qkv(block.attn_in(resid), angles_at(base, rows))
+        return block.qkv(block.attn_in(resid), angles)
     q, k, v = (projection[rows] for projection in unchanged)
     if changed:
         at = torch.tensor(changed, device=resid.device)
-        new = block.qkv(block.attn_in(resid[at]), angles_at(base, rows[at]))
+        new = block.qkv(block.attn_in(resid[at]), None if angles is None else angles.at(at))
         for projection, mine in zip((q, k, v), new, strict=True):
             projection[at] = mine
     return q, k, v

@@ -239,7 +239,6 @@ class Noise(Source):
     model: "Model"
     std: float
     seed: int = 0
-    _held: dict[tuple[str, int], dict[int, np.ndarray]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.std) and self.std > 0):
@@ -256,15 +255,14 @@ class Noise(Source):
     def rows(self, component: str, layer: int, prompts: Sequence[int], positions: Sequence[int]) -> Tensor:
         """One draw per place, float32."""
         axes = _axes(self.model, component, layer)
-        if (component, layer) not in self._held:
-            self._held.clear()
-        drawn = self._held.setdefault((component, layer), {})
         longest: dict[int, int] = {}
         for prompt, p in zip(prompts, positions, strict=True):
             longest[prompt] = max(p + 1, longest.get(prompt, 0))
-        for prompt, n_tokens in longest.items():
-            if prompt not in drawn or len(drawn[prompt]) < n_tokens:
-                drawn[prompt] = self._draw(component, layer, prompt, (n_tokens, *axes))
+        # Drawn anew each time: as many sources as variants, each holding its draws, would take all memory.
+        drawn = {
+            prompt: self._draw(component, layer, prompt, (n_tokens, *axes))
+            for prompt, n_tokens in longest.items()
+        }
         rows = np.stack([drawn[prompt][p] for prompt, p in zip(prompts, positions, strict=True)])
         return torch.from_numpy(rows).mul_(self.std)
 
