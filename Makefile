@@ -34,6 +34,7 @@ test-real: .venv/installed-dev
 bench: .venv/installed
 	$(BIN)/patchpoint bench trace
 	$(BIN)/patchpoint bench trace --model gpt2-small-random
+	$(BIN)/patchpoint bench engine
 
 # torch first and by itself: asked for by another package it may come with several GB of CUDA.
 .venv/torch:
