@@ -73,7 +73,7 @@ def _check_applied(run: Run, n_rows: int) -> None:
     """EditNotApplied unless every edit was made on every row; those of `final` are made when it is read."""
     asked = sum(
         len(change.positions)
-        for changes in run._changes.values()
+        for changes in run.changes.values()
         for _, change in changes
         if change.stage != "final"
     )

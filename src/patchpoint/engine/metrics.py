@@ -11,6 +11,8 @@ from torch import Tensor
 from patchpoint.errors import InvalidArgument, UnknownName
 from patchpoint.models.families import Adapter
 
+from .batch import Batch
+
 LOGITS_ROWS, LOGITS_BYTES = 512, 2**27
 """Most rows, and bytes, of whole logits held at once."""
 VOCAB_BLOCK = 1024
@@ -66,6 +68,16 @@ class Asked:
     """The base run, one row per prompt."""
     correct: Int[Tensor, " prompt"] | None
     incorrect: Int[Tensor, " prompt"] | None
+
+    @classmethod
+    def of(cls, batch: Batch, base: Readout) -> "Asked":
+        """A batch's answers, and its base run behind the final norm."""
+        device = base.final.device
+        correct, incorrect = (
+            None if ids is None else torch.tensor(ids, device=device)
+            for ids in (batch.correct, batch.incorrect)
+        )
+        return cls(base, correct, incorrect)
 
     @cached_property
     def base_logprobs(self) -> Float[Tensor, "prompt vocab"]:

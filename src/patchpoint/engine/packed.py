@@ -4,7 +4,7 @@ Axes: R rows of the tile, U units of the tile, H heads, G key/value heads, K hea
 `attention`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from patchpoint.models.families import Block, Rotary
 
 from .attention import Piece, attend, per_head
-from .sites import PORTS
+from .ports import INPUTS, READERS
 from .visit import Visit
 
 Projections = tuple[Tensor, Tensor, Tensor]
@@ -42,8 +42,8 @@ def edited_projections(
 
 def edited_q(block: Block, resid_RD: Tensor, q_RHK: Tensor, angles: Rotary | None, visit: Visit) -> Tensor:
     """As `edited_projections`, for queries alone."""
-    if visit.wants("q_input"):
-        _read_again(block, "q_input", resid_RD, q_RHK, angles, visit)
+    if visit.wants(INPUTS["q"]):
+        _read_again(block, "q", resid_RD, q_RHK, angles, visit)
     visit("q", q_RHK)
     return q_RHK
 
@@ -55,36 +55,27 @@ def edited_kv(
     k, v = kv
     visit("k", k)
     visit("v", v)
-    if visit.wants("k_input"):
+    if visit.wants(INPUTS["k"]):
         k = per_head(k, block.n_heads).contiguous()
-        _read_again(block, "k_input", resid_RD, k, angles, visit)
-    if visit.wants("v_input"):
+        _read_again(block, "k", resid_RD, k, angles, visit)
+    if visit.wants(INPUTS["v"]):
         v = per_head(v, block.n_heads).contiguous()
-        _read_again(block, "v_input", resid_RD, v, angles, visit)
+        _read_again(block, "v", resid_RD, v, angles, visit)
     return k, v
 
 
 def _read_again(
-    block: Block, port: str, resid_RD: Tensor, projection_RHK: Tensor, angles: Rotary | None, visit: Visit
+    block: Block, part: str, resid_RD: Tensor, projection_RHK: Tensor, angles: Rotary | None, visit: Visit
 ) -> None:
     """Project anew, in place, what heads read whose own copy of the stream is no longer the stream."""
     copies_RHD = resid_RD[:, None].expand(-1, block.n_heads, -1).clone()
-    visit(port, copies_RHD)
+    visit(INPUTS[part], copies_RHD)
     rows, heads = (copies_RHD != resid_RD[:, None]).any(-1).nonzero(as_tuple=True)
     if not len(rows):
         return
     at, place = torch.unique(rows, return_inverse=True)
-    project = READERS[port](block)
-    new = project(copies_RHD[at], None if angles is None else angles.at(at))
+    new = READERS[part](block, copies_RHD[at], None if angles is None else angles.at(at))
     projection_RHK[rows, heads] = new[place, heads]
-
-
-READERS: dict[str, Callable[[Block], Callable[[Tensor, Rotary | None], Tensor]]] = {
-    "q_input": lambda block: block.port_q,
-    "k_input": lambda block: block.port_k,
-    "v_input": lambda block: lambda x, angles: block.port_v(x),
-}
-assert tuple(READERS) == PORTS
 
 
 def mixed_heads(block: Block, qkv: Projections, pieces: Sequence[Piece], visit: Visit) -> Tensor:

@@ -71,7 +71,7 @@ class Run:
             final = adapter.final(self.final_resid)
             lasts = [
                 Placed(last, order, [change.prompt], 0)
-                for order, change in self._changes.get(self.model.n_layers - 1, ())
+                for order, change in self.changes.get(self.model.n_layers - 1, ())
                 if change.stage == "final"
                 and (last := change.only(lambda p, n=change.n_tokens: p == n - 1)).positions  # type: ignore[misc]
             ]
@@ -107,16 +107,17 @@ class Run:
         offsets = self.packing.offsets
         found = [
             Placed(change, order, [offsets[change.prompt] + p for p in change.positions], 0)
-            for order, change in self._changes.get(layer, ())
+            for order, change in self.changes.get(layer, ())
         ]
         return row_edits(self.model, found, ledger)
 
     def own_stages(self, layer: int) -> set[str]:
         """The stages of one block at which it was edited."""
-        return {change.stage for _, change in self._changes.get(layer, ())}
+        return {change.stage for _, change in self.changes.get(layer, ())}
 
     @cached_property
-    def _changes(self) -> dict[int, list[tuple[int, Change]]]:
+    def changes(self) -> dict[int, list[tuple[int, Change]]]:
+        """What its own edits change, by block, each change with its edit's place in their order."""
         return changes_by_layer(self.model, self.edits, self.packing)
 
     def _again(self, component: str, layer: int) -> Tensor:

@@ -76,7 +76,7 @@ def sweep(
     chunks = chunks_of(base, units, memory_gib)
     if plan_only:
         return plan_of(base, len(listed), chunks)
-    asked = _asked(base)
+    asked = Asked.of(base.batch, Readout(base.model.adapter, base.final))
     prompts = torch.arange(len(base.packing.lengths), device=base.model.device)
     values = read(Rows(asked.base, prompts, asked))[None].repeat(len(listed), 1)
     ledger = Ledger.of(len(listed), base.model.device)
@@ -130,7 +130,7 @@ def _largest_changes(ledger: Ledger, units: Sequence[Unit], variants: Sequence[V
 @torch.no_grad()
 def base_values(base: Run, metric: str | LogitsMetric) -> Float[Tensor, " prompt"]:
     """The metric of a run itself, one value per prompt, on the CPU."""
-    asked = _asked(base)
+    asked = Asked.of(base.batch, Readout(base.model.adapter, base.final))
     prompts = torch.arange(len(base.packing.lengths), device=base.model.device)
     return _at_hand(base, metric_of(metric))(Rows(asked.base, prompts, asked)).cpu()
 
@@ -143,11 +143,3 @@ def _at_hand(base: Run, metric: Metric) -> Metric:
             return metric(rows)
 
     return read
-
-
-def _asked(base: Run) -> Asked:
-    batch, device = base.batch, base.model.device
-    correct, incorrect = (
-        None if ids is None else torch.tensor(ids, device=device) for ids in (batch.correct, batch.incorrect)
-    )
-    return Asked(Readout(base.model.adapter, base.final), correct, incorrect)

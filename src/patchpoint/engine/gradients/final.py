@@ -35,7 +35,7 @@ def final_gradient(
     """
     slopes = slopes_of(metric)
     check_unedited(run)
-    asked = _asked(run, run if base is None else base)
+    asked = Asked.of(run.batch, Readout(run.model.adapter, (run if base is None else base).final))
     resid, prompts = run.final_resid, torch.arange(len(run.packing.lengths), device=run.model.device)
     most = max(1, LOGITS_BYTES // (4 * run.model.d_vocab))
     parts = []
@@ -90,14 +90,6 @@ def _unit(dtype: torch.dtype, gradients: Sequence[Tensor]) -> Tensor | float:
         return 1.0
     largest = torch.stack([g.detach().abs().amax() for g in gradients]).amax().float()
     return torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent)
-
-
-def _asked(run: "Run", base: "Run") -> Asked:
-    batch, device = run.batch, run.model.device
-    correct, incorrect = (
-        None if ids is None else torch.tensor(ids, device=device) for ids in (batch.correct, batch.incorrect)
-    )
-    return Asked(Readout(run.model.adapter, base.final), correct, incorrect)
 
 
 def _logit(rows: Rows, unembed: Unembed) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ read, for tiles of whole prompts, and the gradient G of its `resid_post` is pull
 Memory is one block of one tile and G.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,21 +20,16 @@ from torch import Tensor
 
 from patchpoint.engine.attention import per_head
 from patchpoint.engine.memory import GIB, budget_bytes
+from patchpoint.engine.ports import READERS
 from patchpoint.engine.prompt_tiles import Tile, tile_rows, whole_prompt_tiles
 from patchpoint.errors import InvalidArgument, UnknownName
-from patchpoint.models.families import Block, Rotary
+from patchpoint.models.families import Rotary
 
 from .attention import mixed_values
 from .final import autograd_on, check_unedited, leaf_of, pulled_back
 
 if TYPE_CHECKING:
     from patchpoint.engine.run import Run
-
-READERS: dict[str, Callable[[Block, Tensor, Rotary | None], Tensor]] = {
-    "q": lambda block, x, angles: block.port_q(x, angles),
-    "k": lambda block, x, angles: block.port_k(x, angles),
-    "v": lambda block, x, angles: block.port_v(x),
-}
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .held import READERS, HeldGraph, mixtures
+from patchpoint.engine.ports import READERS
+
+from .held import HeldGraph, mixtures
 from .nodes import PARTS, Port
 from .wave import Wave, by_change, mlp_written, repeated, repeated_angles, rise, through_mlp
 
@@ -106,7 +108,7 @@ def _changed_heads(
     if angles is not None and finals_only and part == 0:
         angles = angles.at(torch.arange(len(angles.cos), device=x.device)[at])
     with held.wiring.model.block(layer):
-        new = READERS[part](block, side_by_side.flatten(0, 1).to(pairs.dtype), angles)
+        new = READERS[PARTS[part]](block, side_by_side.flatten(0, 1).to(pairs.dtype), angles)
 
     q = before.qkv[0][pairs.finals] if finals_only else before.qkv[0]
     parts = [repeated(rows, n_places) for rows in (q, *before.qkv[1:])]

@@ -3,7 +3,7 @@
 Axes: row (tokens of a group of pairs), port (a layer's 1 or n_heads inputs), sender, head, d_head, d_model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from patchpoint.engine.attention import Piece, attend
 from patchpoint.engine.packed import Projections
+from patchpoint.engine.ports import READERS
 from patchpoint.engine.visit import NOWHERE
 from patchpoint.models.families import Block, Rotary
 
@@ -20,12 +21,6 @@ from .wiring import Inlet, Wiring
 
 Inputs = tuple[Float[Tensor, "row port d_model"], ...]
 """What a layer's heads read: one input for all, or one per head for queries, keys and values each."""
-READERS: tuple[Callable[[Block, Tensor, Rotary | None], Tensor], ...] = (
-    lambda block, x, angles: block.port_q(x, angles),
-    lambda block, x, angles: block.port_k(x, angles),
-    lambda block, x, angles: block.port_v(x),
-)
-"""Queries, keys and values of heads with an input each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +52,7 @@ def project(block: Block, inputs: Inputs, angles: Rotary | None) -> Projections:
     """Queries, keys and values; keys and values have one head per query head where each has its own input."""
     if len(inputs) == 1:
         return block.qkv(block.attn_in(inputs[0][:, 0]), angles)
-    q, k, v = (read(block, x, angles) for read, x in zip(READERS, inputs, strict=True))
+    q, k, v = (read(block, x, angles) for read, x in zip(READERS.values(), inputs, strict=True))
     return q, k, v
 
 

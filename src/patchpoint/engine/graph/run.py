@@ -69,12 +69,7 @@ class GraphRun:
 
     @cached_property
     def _asked(self) -> Asked:
-        clean = self.clean
-        correct, incorrect = (
-            None if ids is None else torch.tensor(ids, device=clean.model.device)
-            for ids in (clean.batch.correct, clean.batch.incorrect)
-        )
-        return Asked(Readout(clean.model.adapter, clean.final), correct, incorrect)
+        return Asked.of(self.clean.batch, Readout(self.clean.model.adapter, self.clean.final))
 
 
 @torch.no_grad()

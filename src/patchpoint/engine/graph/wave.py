@@ -11,9 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpoint.engine.packed import Projections
+from patchpoint.engine.ports import READERS
 from patchpoint.models.families import Rotary
 
-from .held import READERS, HeldGraph, mixtures, project
+from .held import HeldGraph, mixtures, project
+from .nodes import PARTS
 from .wiring import Inlet, Route
 
 
@@ -160,7 +162,7 @@ def _part(
     if inlets[part].idle:
         return wave.of_held(held.qkv[part])
     x = wave.read(inlets[part], held.heads_in[part])
-    return READERS[part](block, x.to(wave.held.pairs.dtype), angles)
+    return READERS[PARTS[part]](block, x.to(wave.held.pairs.dtype), angles)
 
 
 def _last_projections(
