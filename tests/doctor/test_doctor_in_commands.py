@@ -93,6 +93,16 @@ def test_the_record_of_every_run_holds_the_verdict(trace, facts, tmp_path, json_
             assert json.loads(out)["doctor"] == {"passed": True, "failed": []}
 
 
+def test_results_show_tells_the_verdict(trace, facts, tmp_path, capsys):
+    trace(*facts, "--out", tmp_path / "run")
+    with pytest.raises(SystemExit):
+        main(["results", "show", str(tmp_path / "run"), "--json"])
+    assert json.loads(capsys.readouterr().out)["run"]["doctor"]["checks"]
+    with pytest.raises(SystemExit):
+        main(["results", "show", str(tmp_path / "run")])
+    assert "checks passed" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_failed_check_warns_at_every_run_and_is_in_every_record(trace, facts, tmp_path, sick):
     for number, words in enumerate(
         (PROMPT, (*PROMPT, "--quiet"), facts, (*facts, "--quiet"), (*PROMPT, "--json"))

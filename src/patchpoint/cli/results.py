@@ -89,6 +89,7 @@ def _settings(folder: Path, saved: SavedRun) -> Table:
         ("tokenizer", record.tokenizer_fingerprint),
         ("facts file", record.facts_sha256 or "none"),
         ("device, dtype", f"{record.device}, {record.dtype}"),
+        ("doctor", record.doctor.summary() if record.doctor else "not asked"),
         ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
         ("commit", _commit(record)),
         ("started", record.started.isoformat(timespec="seconds")),
