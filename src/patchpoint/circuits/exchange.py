@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchpoint.engine import Batch, Edit, Model, Run, Site, sweep
+from patchpoint.engine.forward import KEEPABLE
 from patchpoint.engine.memory import GIB
 from patchpoint.engine.metrics import LogitsMetric, metric_of
 from patchpoint.engine.sources import Taken
@@ -29,8 +30,6 @@ DIRECTIONS: dict[str, Callable[[Prompts], tuple[Batch, Batch]]] = {
 
 KEPT_BY_BASE = {"resid_pre": (), "resid_post": (), "mlp_out": ("attn_out", "mlp_out")}
 """What the patched run keeps for edits of a component; ("z",) for all others."""
-KEPT_BY_SOURCE = ("q", "z", "attn_out", "resid_mid", "mlp_post", "mlp_out")
-"""Components that a run can keep; what is not kept is computed again, layer by layer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +97,7 @@ def _runs(
     """The part's prompts to be patched and those to take from, keeping what their sites need."""
     component = next((site.component for site in cells.values()), "resid_pre")
     base = model.run(part.batch(batches[0]), keep=KEPT_BY_BASE.get(component, ("z",)), memory_gib=memory_gib)
-    kept = (component,) if component in KEPT_BY_SOURCE else ()
+    kept = (component,) if component in KEEPABLE else ()
     return base, model.run(part.batch(batches[1]), keep=kept, memory_gib=memory_left(memory_gib, base))
 
 

@@ -51,11 +51,6 @@ class BlockCost:
     """Output projection and MLP."""
     pair: int
 
-    @property
-    def token(self) -> int:
-        """All of a token's own."""
-        return self.q + self.kv + self.rest
-
 
 def block_cost(model: "Model", layer: int) -> BlockCost:
     """Costs of a block, from the sizes of its weight matrices; of experts those that a token uses."""
@@ -71,11 +66,11 @@ def block_cost(model: "Model", layer: int) -> BlockCost:
 
 def chunk_flops(base: Run, groups: Sequence[Group]) -> list[int]:
     """Floating-point operations of a chunk, block by block, those of its answers' logits left out."""
+    n_layers = base.model.n_layers
+    costs = [block_cost(base.model, layer) for layer in range(n_layers)]
     return [
-        sum(
-            _group_flops(block_cost(base.model, layer), group, layer, base.model.n_layers) for group in groups
-        )
-        for layer in range(base.model.n_layers)
+        sum(_group_flops(cost, group, layer, n_layers) for group in groups)
+        for layer, cost in enumerate(costs)
     ]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from patchpoint.errors import InvalidArgument, PromptError
 
 from .sites import COMPONENTS, KV_HEADS, PER_HEAD, PORTS, Edit, Site
-from .sources import Source
+from .sources import source_of
 
 if TYPE_CHECKING:
     from .model import Model
@@ -148,32 +148,18 @@ def _check_value(model: "Model", edit: Edit, prompt: int, lengths: Sequence[int]
     value = edit.value
     if isinstance(value, int | float):
         return
-    if isinstance(value, Source):
-        value.check(edit.site, prompt, lengths)
+    if not isinstance(value, Tensor):
+        source_of(value).check(edit.site, prompt, lengths)
         return
-    if isinstance(value, Tensor):
-        if value.shape[-1] != (width := width_of(model, edit.site, lengths[prompt])):
-            raise InvalidArgument(
-                f"edit {edit.site} has values of width {value.shape[-1]}, the site has {width}"
-            )
-        if value.ndim >= 2 and value.shape[-2] != n_positions:
-            raise InvalidArgument(
-                f"edit {edit.site} has values for {value.shape[-2]} tokens, but changes {n_positions}"
-            )
-        if value.ndim == 3 and value.shape[0] != len(lengths):
-            raise InvalidArgument(
-                f"edit {edit.site} has values for {value.shape[0]} prompts, but there are {len(lengths)}"
-            )
-        return
-    theirs = value.packing.lengths
-    if len(theirs) not in (1, len(lengths)):
+    if value.shape[-1] != (width := width_of(model, edit.site, lengths[prompt])):
+        raise InvalidArgument(f"edit {edit.site} has values of width {value.shape[-1]}, the site has {width}")
+    if value.ndim >= 2 and value.shape[-2] != n_positions:
         raise InvalidArgument(
-            f"the source run of {edit.site} has {len(theirs)} prompts, the base has {len(lengths)}"
+            f"edit {edit.site} has values for {value.shape[-2]} tokens, but changes {n_positions}"
         )
-    if theirs[prompt if len(theirs) > 1 else 0] != lengths[prompt]:
-        raise PromptError(
-            f"the source run of {edit.site} has {theirs[prompt if len(theirs) > 1 else 0]} tokens in prompt {prompt}, "
-            f"the base has {lengths[prompt]}; the two must be of equal length"
+    if value.ndim == 3 and value.shape[0] != len(lengths):
+        raise InvalidArgument(
+            f"edit {edit.site} has values for {value.shape[0]} prompts, but there are {len(lengths)}"
         )
 
 

@@ -27,6 +27,7 @@ def enter(base: Run, groups: Sequence[Group], layer: int, rows: Tensor, ledger: 
     whole: list[Placed] = []
     mlp_alone: list[Placed] = []
     behind: list[Placed] = []
+    mlp_out_kept = _mlp_out_kept(base, layer)
     for group in groups:
         first, end = group.entered_before(layer), group.entered_before(layer + 1)
         if first == end:
@@ -41,7 +42,7 @@ def enter(base: Run, groups: Sequence[Group], layer: int, rows: Tensor, ledger: 
             behind += [item for item in changes if item.change.stage in AFTER_BLOCK]
             inside = [item for item in changes if item.change.stage not in AFTER_BLOCK]
             only_mlp = all(item.change.stage == "mlp_out" for item in inside)
-            (mlp_alone if only_mlp and _mlp_out_kept(base, layer) else whole).extend(inside)
+            (mlp_alone if only_mlp and mlp_out_kept else whole).extend(inside)
     if layer < 0:
         _from_embedding(base, rows, whole, ledger)
     else:

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from .edits import Change, has_heads
 from .sites import Edit
-from .sources import Source
+from .sources import Source, source_of
 from .visit import Visit
 
 if TYPE_CHECKING:
     from .model import Model
-    from .run import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +173,7 @@ def _values(model: "Model", changes: list[Change]) -> Tensor:
         return torch.tensor(numbers, device=device, dtype=dtype)[:, None]
     if isinstance(value, Tensor):
         return torch.cat([_tensor_rows(c).to(device, dtype) for c in changes])
-    return _source_rows(value, changes).to(device, dtype)
+    return _source_rows(source_of(value), changes).to(device, dtype)
 
 
 def _tensor_rows(change: Change) -> Tensor:
@@ -184,7 +183,7 @@ def _tensor_rows(change: Change) -> Tensor:
     return mine[list(change.picks)] if mine.ndim == 2 else mine.expand(len(change.picks), -1)
 
 
-def _source_rows(source: "Run | Source", changes: list[Change]) -> Tensor:
+def _source_rows(source: Source, changes: list[Change]) -> Tensor:
     """Rows of a source's activations, gathered layer by layer."""
     by_layer: dict[int, list[Change]] = {}
     places: dict[int, list[int]] = {}
@@ -199,9 +198,7 @@ def _source_rows(source: "Run | Source", changes: list[Change]) -> Tensor:
         site = items[0].edit.site
         prompts = [c.prompt for c in items for _ in c.positions]
         positions = [p for c in items for p in c.positions]
-        read = source.rows if isinstance(source, Source) else source.at
-        rows = read(site.component, site.layer, prompts, positions)
-        parts.append(_picked(items[0], rows))
+        parts.append(_picked(items[0], source.rows(site.component, site.layer, prompts, positions)))
     back = torch.tensor([p for rows in places.values() for p in rows]).argsort()
     return torch.cat(parts)[back.to(parts[0].device)]
 

@@ -96,12 +96,6 @@ class Run:
         with torch.no_grad():
             return self._again(component, layer)
 
-    def at(self, component: str, layer: int, prompts: Sequence[int], positions: Sequence[int]) -> Tensor:
-        """Activations at places (prompt, position), [place, *axes]; a run of one prompt serves all prompts."""
-        offsets, one = self.packing.offsets, len(self.packing.lengths) == 1
-        rows = [offsets[0 if one else i] + p for i, p in zip(prompts, positions, strict=True)]
-        return self.rows(component, layer)[torch.tensor(rows, device=self.resid[0].device)]
-
     def own_edits(self, layer: int, ledger: Ledger | None = None) -> StageEdits:
         """The edits it was run with in one block (-1: before block 0), on packed rows."""
         offsets = self.packing.offsets

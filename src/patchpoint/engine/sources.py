@@ -62,11 +62,11 @@ class Taken(Source):
         """PromptError or InvalidArgument unless a prompt as long as that of the base stands ready."""
         theirs = self.run.packing.lengths
         if self.prompts is None:
-            served, what = len(theirs), "the source run has"
+            served, said = len(theirs), f"for {site} the source run has {len(theirs)} prompts"
         else:
-            served, what = len(self.prompts), "the source names"
+            served, said = len(self.prompts), f"the source names {len(self.prompts)} prompts for {site}"
         if served != len(lengths) and not (self.prompts is None and served == 1):
-            raise InvalidArgument(f"{what} {served} prompts for {site}, the base has {len(lengths)}")
+            raise InvalidArgument(f"{said}, the base has {len(lengths)}")
         if theirs[self._donor(prompt)] != lengths[prompt]:
             raise PromptError(
                 f"prompt {prompt} has {lengths[prompt]} tokens, what {site} takes from another run has "
@@ -88,6 +88,11 @@ class Taken(Source):
         if self.prompts is not None:
             return self.prompts[prompt]
         return 0 if len(self.run.packing.lengths) == 1 else prompt
+
+
+def source_of(value: "Run | Source") -> Source:
+    """A source as it is, or the one that a run is."""
+    return value if isinstance(value, Source) else Taken(value)
 
 
 def resampled(run: "Run", seed: int = 0) -> Taken:

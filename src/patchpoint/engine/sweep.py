@@ -19,7 +19,7 @@ from patchpoint.errors import EditNotApplied
 from .chunk import chunk_final
 from .cost import SweepPlan, chunk_flops, plan_of
 from .metrics import Asked, LogitsMetric, Metric, Readout, Rows, metric_of
-from .plan import Unit, chunks_of, units_of
+from .plan import Chunks, Unit, chunks_of, units_of
 from .row_edits import Ledger
 from .run import Run
 from .sites import Edit, Variant, as_variant
@@ -80,7 +80,7 @@ def sweep(
     prompts = torch.arange(len(base.packing.lengths), device=base.model.device)
     values = read(Rows(asked.base, prompts, asked))[None].repeat(len(listed), 1)
     ledger = Ledger.of(len(listed), base.model.device)
-    meters = meters_of([chunk_flops(base, groups) for groups in chunks.groups], progress)
+    meters = _meters(base, chunks, progress)
     for groups, meter in zip(chunks.groups, meters, strict=True):
         members = [unit for group in groups for unit in group.units]
         prompts = torch.tensor([unit.prompt for unit in members], device=values.device)
@@ -97,16 +97,18 @@ def sweep(
     )
 
 
-def meters_of(flops: list[list[int]], progress: Progress | None) -> list[Callable[[int], None]]:
+def _meters(base: Run, chunks: Chunks, progress: Progress | None) -> list[Callable[[int], None]]:
     """Per chunk, what to call after each of its blocks."""
+    if progress is None:
+        return [lambda layer: None for _ in chunks.groups]
+    flops = [chunk_flops(base, groups) for groups in chunks.groups]
     total = sum(map(sum, flops))
     meters: list[Callable[[int], None]] = []
     for number, blocks in enumerate(flops):
         before = sum(map(sum, flops[:number]))
 
         def meter(layer: int, before: int = before, blocks: list[int] = blocks) -> None:
-            if progress is not None:
-                progress(before + sum(blocks[: layer + 1]), total)
+            progress(before + sum(blocks[: layer + 1]), total)
 
         meters.append(meter)
     return meters
