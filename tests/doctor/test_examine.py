@@ -9,7 +9,7 @@ import patchpoint.doctor.outputs
 import patchpoint.doctor.sites
 from families import FAMILY_NAMES, VARIANTS, tiny, variant
 from patchpoint.doctor import examine
-from patchpoint.engine import COMPONENTS, Model, Run, load
+from patchpoint.engine import COMPONENTS, Model, Run, Taken, load
 from patchpoint.models.families import adapter_for
 from words import tiny_model, word_tokenizer
 
@@ -133,11 +133,13 @@ def test_a_model_too_large_for_the_cpu_skips_the_device_check_with_the_reason(mo
 
 
 def test_r16_activations_read_at_the_wrong_token_fail_the_self_patch(monkeypatch):
-    real = Run.at
+    real = Taken.rows
     monkeypatch.setattr(
-        Run,
-        "at",
-        lambda run, name, layer, prompts, places: real(run, name, layer, prompts, [0] * len(places)),
+        Taken,
+        "rows",
+        lambda taken, component, layer, prompts, positions: real(
+            taken, component, layer, prompts, [0] * len(positions)
+        ),
     )
     assert "self-patch" in failed(examine(tiny_model("llama")))
 
