@@ -130,3 +130,26 @@ def test_budget_arithmetic():
         starts = [0, *ends[:-1]]
         for first, end in zip(starts, ends, strict=True):
             assert sum(rows[first:end]) <= 60 or end - first == 1
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_variants_of_some_prompts_leave_the_others_as_in_the_base(family):
+    model = tiny_model(family)
+    base = model.run(Batch(PROMPTS, (1, 2, 3)))
+    edit = pp.Edit(pp.Site(1, "resid_post", 0), "scale", -1.0)
+    chosen = [pp.Variant((edit,), prompts=(i,)) for i in range(3)]
+    everywhere, unchanged, *got = pp.sweep(
+        base, [edit, [], *chosen, pp.Variant((edit,), prompts=(0, 2))], "logit"
+    )
+    assert abs(everywhere - unchanged).min() > 1e-4, "a variant of the wrong prompt would pass unseen"
+    for variant, prompts in zip(got, ([0], [1], [2], [0, 2]), strict=True):
+        want = unchanged.copy()
+        want[prompts] = everywhere[prompts]
+        np.testing.assert_allclose(variant, want, atol=1e-6)
+
+
+@pytest.mark.parametrize("prompts", [(3,), (-1,), (0, 0)])
+def test_variants_of_prompts_that_are_not_there_are_refused(prompts):
+    base = tiny_model("gpt2").run(Batch(PROMPTS, (1, 2, 3)))
+    with pytest.raises(pp.PatchpointError, match="give each once, of 0 to 2"):
+        pp.sweep(base, [pp.Variant((pp.Edit(pp.Site(0, "z"), "scale", 0.0),), prompts=prompts)])

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from patchpoint.errors import InvalidArgument
+
 from .edits import READ_BY_LATER_TOKENS, STAGES, Change, check_together, resolve
 from .memory import budget_bytes, take_within
 from .metrics import LOGITS_BYTES
@@ -125,7 +127,8 @@ def units_of(base: Run, variants: Sequence[Variant]) -> list[Unit]:
     units = []
     for number, variant in enumerate(variants):
         check_together(model, (*base.edits, *variant.edits))
-        for prompt, n_tokens in enumerate(lengths):
+        for prompt in _prompts_of(variant, len(lengths)):
+            n_tokens = lengths[prompt]
             changes = [_reaching(resolve(model, e, prompt, lengths), model.n_layers) for e in variant.edits]
             acting = sorted((c for c in changes if c.positions), key=_order)
             if acting:
@@ -135,6 +138,17 @@ def units_of(base: Run, variants: Sequence[Variant]) -> list[Unit]:
                     _unit(number, prompt, n_tokens, base_row, [c for c in again if c.positions], acting)
                 )
     return units
+
+
+def _prompts_of(variant: Variant, n_prompts: int) -> Sequence[int]:
+    """The prompts that a variant changes; InvalidArgument where one is not there or is named twice."""
+    if variant.prompts is None:
+        return range(n_prompts)
+    if len(set(variant.prompts)) != len(variant.prompts) or not set(variant.prompts) <= set(range(n_prompts)):
+        raise InvalidArgument(
+            f"variant {variant} is for prompts {variant.prompts}; give each once, of 0 to {n_prompts - 1}"
+        )
+    return variant.prompts
 
 
 def _unit(

@@ -142,13 +142,19 @@ class Edit:
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """The base run plus these edits, applied in this order where they meet at one site."""
+    """The base run plus these edits, applied in this order where they meet at one site.
+
+    `prompts`: on which prompts of the batch they are made (None: all); the others stay as in the base run.
+    """
 
     edits: tuple[Edit, ...]
     name: str = ""
+    prompts: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "edits", tuple(self.edits))
+        if self.prompts is not None:
+            object.__setattr__(self, "prompts", tuple(self.prompts))
 
     def __str__(self) -> str:
         return self.name or "; ".join(f"{edit.op} {edit.site}" for edit in self.edits) or "base"
