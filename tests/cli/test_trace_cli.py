@@ -8,32 +8,9 @@ import pytest
 
 import patchpoint as pp
 from families import tiny
-from patchpoint.cli.main import main
-from words import tiny_model, word_tokenizer
+from words import tiny_model
 
 PROMPT = "w5 w9 w13 w2"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A tiny GPT-2 on disk, as a user's own model."""
-    path = tmp_path_factory.mktemp("model")
-    tiny("gpt2").save_pretrained(path)
-    word_tokenizer().save_pretrained(path)
-    return path
-
-
-@pytest.fixture
-def run(folder, capsys):
-    """Runs a command and returns (exit code, standard output, standard error)."""
-
-    def call(*words):
-        with pytest.raises(SystemExit) as end:
-            main([str(word) for word in words])
-        done = capsys.readouterr()
-        return end.value.code, done.out, done.err
-
-    return call
 
 
 @pytest.fixture
@@ -161,7 +138,7 @@ BAD = {
     "missing file": (["--facts", "nowhere.json"], "nowhere.json"),
     "unknown state": ([PROMPT, "--subject", "w9", "--state", "mpl"], "did you mean mlp"),
     "unknown metric": ([PROMPT, "--subject", "w9", "--metric", "porb"], "did you mean prob"),
-    "noise": ([PROMPT, "--subject", "w9", "--noise", "t3"], "noise 't3' is not understood"),
+    "noise": ([PROMPT, "--subject", "w9", "--noise", "t2"], "noise 't2'"),
     "samples": ([PROMPT, "--subject", "w9", "--samples", "0"], "samples must be at least 1"),
     "picture format": ([PROMPT, "--subject", "w9", "--pictures", "gif"], "unknown picture format 'gif'"),
     "style": ([PROMPT, "--subject", "w9", "--style", "rom"], "did you mean rome"),
@@ -220,7 +197,7 @@ def test_a_corrupt_result_is_one_line(trace, run, facts, tmp_path):
 
 
 def test_an_interrupt_keeps_what_is_finished(trace, facts, tmp_path, monkeypatch):
-    from patchpoint.results import fact_run
+    from patchpoint.experiments import fact_run
 
     real, calls = fact_run.trace, []
 

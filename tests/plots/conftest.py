@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from patchpoint.plots import RolePicture, TracePicture
+from patchpoint.plots import About, RolePicture, TracePicture
+from patchpoint.tracing.grid import Grid
 
 TOWER = ("The", " E", "iff", "el", " Tower", " is", " in", " the", " city", " of")
 
@@ -63,5 +64,44 @@ def role_picture() -> Callable[..., RolePicture]:
             "seed": 7,
         }
         return RolePicture(**(fields | changes))
+
+    return make
+
+
+@pytest.fixture
+def grid() -> Callable[..., Grid]:
+    def make(tokens: tuple[str, ...] = TOWER, layers: int = 12, **changes: Any) -> Grid:
+        values = effects(len(tokens), layers)
+        fields: dict[str, Any] = {
+            "number": 12,
+            "prompt": "".join(tokens),
+            "subject": "The Eiffel Tower",
+            "answer": " Paris",
+            "tokens": tokens,
+            "subject_span": (0, min(5, len(tokens))),
+            "p_clean": 0.662,
+            "p_corrupt": 0.0123,
+            "direction": "restore",
+            "effect": values,
+            "effect_se": np.full(values.shape, 0.01),
+            "exact": np.ones(values.shape, dtype=bool),
+        }
+        return Grid(**(fields | changes))
+
+    return make
+
+
+@pytest.fixture
+def about() -> Callable[..., About]:
+    def make(**changes: Any) -> About:
+        fields: dict[str, Any] = {
+            "model": "smollm2-135m",
+            "condition": "gaussian",
+            "facts": 1234,
+            "noise": "s3 (std 0.112)",
+            "samples": 10,
+            "seed": 7,
+        }
+        return About(**(fields | changes))
 
     return make

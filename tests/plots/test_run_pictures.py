@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import patchpoint as pp
+from patchpoint.experiments import FactSettings
+from patchpoint.experiments.fact_run import record_of, trace_facts
 from patchpoint.plots.run import Look, draw_run, formats_named, role_picture, saved_pictures, trace_picture
 from patchpoint.results import Store, open_run
-from patchpoint.results.fact_run import FactSettings, record_of, trace_facts
 from patchpoint.tasks.facts import read_facts
 from words import tiny_model
 

@@ -64,7 +64,7 @@ def test_a_record_says_what_was_run_and_with_what(record):
     assert made.started.tzinfo is not None
     assert made.finished is None
     plain = json.loads(made.model_dump_json())
-    assert plain["schema_version"] == 1
+    assert plain["schema_version"] == 2
     assert plain["status"] == "running"
     assert plain["counts"] == {"facts": 0, "traced": 0, "skipped": 0, "malformed": 0}
 
@@ -122,12 +122,12 @@ def test_long_values_are_cut_in_the_message(tmp_path, record):
         ("[]", "cannot read"),
         ("\xff", "cannot read"),
         ("[" * 100_000, "cannot read"),
-        ('{"schema_version": 1}', "cannot read .*started: Field required"),
+        ('{"schema_version": 2}', "cannot read .*started: Field required"),
         (
-            '{"schema_version": 2, "versions": {"patchpoint": "9.0"}}',
-            r"version 2, .* reads 1; .*patchpoint 9\.0",
+            '{"schema_version": 1, "versions": {"patchpoint": "9.0"}}',
+            r"version 1, .* reads 2; .*patchpoint 9\.0",
         ),
-        ('{"schema_version": null, "versions": 3}', "version None, this patchpoint reads 1"),
+        ('{"schema_version": null, "versions": 3}', "version None, this patchpoint reads 2"),
     ],
 )
 def test_a_damaged_record_is_refused_in_one_line(tmp_path, text, message):

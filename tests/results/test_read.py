@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from patchpoint.errors import InvalidArgument, ResultsError, UnknownName
-from patchpoint.results import Store, open_run, query
+from patchpoint.results import Store, grid_rows, open_run, query
+from patchpoint.results.averages import grids_of
 from patchpoint.results.parts import part_path
 
 
@@ -50,12 +51,65 @@ def test_rows_come_back_by_fact_number(folder, row):
 
 def test_places_not_measured_are_nan(tmp_path, record, row):
     with Store.create_or_resume(tmp_path / "run", record()) as store:
-        store.write(row(1), [{"token": 1, "layer": 2, "effect": 0.5, "effect_se": 0.0, "p_restored": 0.6}])
-        store.write(row(2), [{"token": 4, "layer": 0, "effect": 1.0, "effect_se": 0.0, "p_restored": 0.6}])
+        store.write(
+            row(1),
+            [{"token": 1, "layer": 2, "effect": 0.5, "effect_se": 0.0, "p_restored": 0.6, "exact": True}],
+        )
+        store.write(
+            row(2),
+            [{"token": 4, "layer": 0, "effect": 1.0, "effect_se": 0.0, "p_restored": 0.6, "exact": True}],
+        )
     found = open_run(tmp_path / "run").effect(2)
     assert found.shape == (5, 3)
     assert found.values[4, 0] == 1.0
     assert int(found.notnull().sum()) == 1
+
+
+def test_what_was_measured_and_what_estimated_comes_back(tmp_path, record, row, grid):
+    exact = np.arange(15).reshape(5, 3) % 2 == 0
+    with Store.create_or_resume(tmp_path / "run", record()) as store:
+        store.write(row(1), grid_rows(*grid(1), exact))
+        store.write(row(2), grid_rows(*grid(2)))
+        store.write(row(3), grid_rows(*grid(3), exact)[:4])
+    saved = open_run(tmp_path / "run")
+    assert saved.exact(1).dtype == bool
+    np.testing.assert_array_equal(saved.exact(1).values, exact)
+    assert saved.exact(2).values.all()
+    np.testing.assert_array_equal(saved.exact(3).values, exact & (np.arange(15).reshape(5, 3) < 4))
+    with pytest.raises(InvalidArgument, match="one shape"):
+        grid_rows(*grid(1), exact.T)
+
+
+def test_named_spans_come_back(tmp_path, record, row, effects):
+    spans = [{"name": "true fact 1", "start": 0, "stop": 1}, {"name": "empty", "start": 5, "stop": 5}]
+    with Store.create_or_resume(tmp_path / "run", record()) as store:
+        store.write({**row(1), "spans": spans}, effects(1))
+        store.finish()
+    assert open_run(tmp_path / "run").fact(1)["spans"] == spans
+    sql = "SELECT span.stop FROM (SELECT unnest(spans) AS span FROM facts) WHERE span.name = 'true fact 1'"
+    assert query(tmp_path / "run", sql).rows == ((1,),)
+
+
+@pytest.mark.parametrize("direction", ["restore", "corrupt"])
+def test_heatmaps_of_a_run_are_what_was_written(tmp_path, record, row, grid, direction):
+    exact = np.arange(15).reshape(5, 3) % 2 == 0
+    spans = [{"name": "true fact 1", "start": 0, "stop": 1}]
+    with Store.create_or_resume(tmp_path / "run", record(arguments={"direction": direction})) as store:
+        store.write({"fact": 1, "status": "skipped", "reason": "predicted another"})
+        store.write({**row(3), "spans": spans}, grid_rows(*grid(3), exact))
+        store.write(row(2), grid_rows(*grid(2)))
+    second, third = grids_of(open_run(tmp_path / "run"))
+    assert (second.number, second.spans, third.number, third.spans) == (2, {}, 3, {"true fact 1": (0, 1)})
+    for found in (second, third):
+        wrote = row(found.number)
+        for name in ("prompt", "subject", "answer", "p_clean", "p_corrupt"):
+            assert getattr(found, name) == wrote[name]
+        assert (found.tokens, found.subject_span) == (tuple(wrote["tokens"]), (1, 3))
+        assert found.direction == direction
+        np.testing.assert_array_equal(found.effect, grid(found.number)[0])
+        np.testing.assert_array_equal(found.effect_se, grid(found.number)[1])
+    assert second.exact.all()
+    np.testing.assert_array_equal(third.exact, exact)
 
 
 def test_what_is_not_there_is_named(folder):

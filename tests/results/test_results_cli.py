@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from patchpoint.cli.results import app
 from patchpoint.errors import ResultsError
 from patchpoint.results import Store, open_run
+from patchpoint.results.averages import saved_roles
 from patchpoint.tracing.roles import average_by_role
 
 
@@ -43,15 +44,30 @@ def test_show_as_json_has_the_record_and_the_roles(folder):
                 None if value != value else value for value in expected[name].sel(role=role).values.tolist()
             ]
             assert found[name] == values
+        assert found["low"][0] is None or found["low"][0] < found["mean"][0] < found["high"][0]
+    assert document["roles"]["first subject token"]["facts"] == [4, 4, 4]
 
 
 def test_show_prints_settings_counts_roles_and_reasons(folder):
     text = called("show", folder)
     assert "4 traced, 2 skipped, 1 malformed" in text
-    assert "last subject token" in text
+    roles = saved_roles(open_run(folder)).sel(role="last subject token")
+    there = roles.isel(layer=int(roles["mean"].argmax("layer")))
+    line = next(line for line in text.splitlines() if "last subject token" in line)
+    cells = [cell.strip() for cell in line.strip("│ ").split("│")]
+    mean, low, high, std = (f"{float(there[name]):.4f}" for name in ("mean", "low", "high", "std"))
+    assert cells == ["last subject token", "4", "4", str(int(there["layer"])), mean, f"{low} to {high}", std]
     assert "predicted another" in text
     assert "[bold]\\x1b[31mred\\nline" in text
     assert "\x1b" not in text
+
+
+def test_a_single_fact_has_an_average_and_no_interval(tmp_path, record, row, effects):
+    with Store.create_or_resume(tmp_path / "run", record()) as store:
+        store.write(row(1), effects(1))
+    assert "one fact" in called("show", str(tmp_path / "run"))
+    found = json.loads(called("show", str(tmp_path / "run"), "--json"))["roles"]["first subject token"]
+    assert (found["low"], found["high"], found["facts"]) == ([None] * 3, [None] * 3, [1, 1, 1])
 
 
 def test_a_star_in_the_prompt_is_no_subject_mark(tmp_path, record, row, effects):

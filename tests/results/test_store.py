@@ -101,6 +101,19 @@ def test_a_folder_whose_name_looks_like_a_partition_adds_no_column(tmp_path, wri
         ({"answer_id": 2**70}, InvalidArgument, "a value of the wrong kind"),
         ({"token_ids": [1]}, InvalidArgument, "5 tokens and 1 token ids"),
         ({"subject_stop": 6}, InvalidArgument, "subject span 1:6 is not within its 5 tokens"),
+        (
+            {"spans": [{"name": "a fact", "start": 0, "stop": 6}]},
+            InvalidArgument,
+            "a fact span 0:6 is not within its 5 tokens",
+        ),
+        (
+            {"spans": [{"name": "subject", "start": 0, "stop": 1}]},
+            InvalidArgument,
+            "spans are named .*give each a name of its own",
+        ),
+        ({"spans": [{"name": "a fact"}]}, InvalidArgument, "a fact span None:None is not within"),
+        ({"spans": {"a fact": (0, 1)}}, InvalidArgument, "a value of the wrong kind"),
+        ({"tokens": None}, InvalidArgument, "a traced fact needs tokens"),
         ({"status": "skipped"}, InvalidArgument, "is skipped with 15 effects"),
     ],
 )
@@ -122,6 +135,8 @@ def test_a_facts_row_that_does_not_fit_is_refused(tmp_path, record, row, effects
         ({"fact": 2}, "an effect of fact 2 was given with fact 1"),
         ({"efect": 1.0}, "unknown column 'efect'; did you mean effect"),
         ({"effect": None}, "has no effect"),
+        ({"exact": None}, "has no exact"),
+        ({"exact": 0.5}, "wrong kind"),
         ({"effect": "big"}, "wrong kind"),
     ],
 )
@@ -131,7 +146,7 @@ def test_an_effect_that_does_not_fit_is_refused(tmp_path, record, row, effects, 
     with Store.create_or_resume(tmp_path / "run", record()) as store:
         with pytest.raises(PatchpointError, match=message):
             store.write(row(1), rows)
-        with pytest.raises(InvalidArgument, match="lacks effect_se, p_restored"):
+        with pytest.raises(InvalidArgument, match="lacks effect_se, exact, p_restored"):
             store.write(row(1), [{"token": 0, "layer": 0, "effect": 0.0}])
         with pytest.raises(InvalidArgument, match="is traced with 0 effects"):
             store.write(row(1))

@@ -91,7 +91,8 @@ def test_known_1000_has_no_malformed_row():
     raw = json.loads(KNOWN.read_text(encoding="utf-8"))
     assert (len(found.facts), found.problems) == (1209, ())
     for number, (fact, row) in enumerate(zip(found.facts, raw, strict=True), start=1):
-        assert fact == Fact(number, row["prompt"], row["subject"], row["attribute"], row["known_id"])
+        names = ("prompt", "subject", "attribute", "known_id", "relation_id", "prediction")
+        assert fact == Fact(number, *(row[name] for name in names))
 
 
 BAD_OBJECTS = [

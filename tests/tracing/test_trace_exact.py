@@ -90,7 +90,7 @@ def test_the_answer_is_the_prediction_unless_given():
 
 def test_standard_error_over_samples():
     t = pp.trace(tiny_model("gpt2"), PROMPT, subject="w9 w13", samples=4)
-    differences = t.samples.values - np.array(t.p_corrupt_samples)
+    differences = t.samples.values - np.array(t.corrupt_samples)
     np.testing.assert_allclose(t.effect_se, differences.std(axis=-1, ddof=1) / 2, atol=1e-9)
     assert np.isnan(pp.trace(tiny_model("gpt2"), PROMPT, subject="w9 w13", samples=1).effect_se).all()
 

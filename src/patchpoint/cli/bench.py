@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from patchpoint.bench.memory import MemoryRow, bench_memory
 from patchpoint.bench.nodes import EVERY, NodeBench, bench_ablate_nodes, bench_patch_heads
+from patchpoint.bench.screen import LIMIT, SAMPLES, FactBench, ScreenBench, bench_screen
 from patchpoint.bench.timing import Comparison
 from patchpoint.bench.trace import (
     PROMPT,
@@ -22,6 +24,8 @@ from patchpoint.bench.trace import (
 )
 from patchpoint.engine import Model, load
 from patchpoint.errors import UnknownName
+from patchpoint.tasks.facts import read_facts
+from patchpoint.tracing.agreement import Interval
 
 from .options import (
     DEFAULT,
@@ -29,6 +33,7 @@ from .options import (
     AsJson,
     Device,
     Dtype,
+    Memory,
     ModelName,
     Quiet,
     Seed,
@@ -117,6 +122,41 @@ def engine_bench(
         Console().print(_memory_table(result) if isinstance(result, list) else _node_table(result))
 
 
+@app.command("screen")
+def screen_bench(
+    facts: Annotated[Path, typer.Option(help="File of facts: known_1000 JSON, JSONL or CSV.")],
+    model: ModelName = DEFAULT,
+    limit: Annotated[int, typer.Option(help="Stop after so many facts; skipped ones do not count.")] = LIMIT,
+    samples: Annotated[int, typer.Option(help="Noise samples per fact.")] = SAMPLES,
+    seed: Seed = 0,
+    memory: Memory = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Attribution and screen against the exact heatmap: recall of the top 10, rank correlation, cost.
+
+    About twenty seconds a fact on two cores:
+    patchpoint bench screen --facts known_1000.json
+    """
+    console, read = notes(quiet), read_facts(facts)
+    loaded = _model(model, seed, device, dtype, allow_pickle, console)
+
+    def tell(fact: FactBench) -> None:
+        recalls = ", ".join(f"{name} {found.recall:.0%}" for name, found in fact.agreements.items())
+        console.print(f"fact {fact.number}: {recalls} of the top in {fact.exact.seconds:.1f} s", markup=False)
+
+    result = bench_screen(
+        loaded, read, limit=limit, samples=samples, seed=seed, memory_gib=memory, on_fact=tell
+    )
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        Console().print(_screen_table(result))
+
+
 EngineRow = Callable[[Model, Callable[[], Model], int, int, int], NodeBench | list[MemoryRow]]
 ROWS: dict[str, EngineRow] = {
     "patch-heads": lambda model, fresh, rounds, every, seed: bench_patch_heads(
@@ -190,6 +230,30 @@ def _table(title: str, result: Comparison, loop: str, more: dict[str, str]) -> T
     }.items():
         table.add_row(name, value)
     return table
+
+
+def _screen_table(result: ScreenBench) -> Table:
+    title = (
+        f"{result.model}, {len(result.facts)} facts, {result.samples} samples, exact in "
+        f"{result.exact_seconds:.0f} s; sites called exact differ by up to {result.largest_difference:.1e}"
+    )
+    columns = (f"top {result.top} found", "rank correlation", "operations", "with logits", "seconds")
+    table = Table("method", *columns, title=title)
+    for name, found in result.methods.items():
+        agreed = found.agreement
+        table.add_row(
+            name,
+            _with_interval(agreed.recall),
+            _with_interval(agreed.rank_correlation),
+            f"{found.share_of_flops:.1%} (at most {found.largest_share:.1%})",
+            f"{found.share_with_logits:.1%}",
+            f"{found.share_of_seconds:.1%}",
+        )
+    return table
+
+
+def _with_interval(found: Interval) -> str:
+    return f"{found.mean:.3f} ({found.low:.3f} to {found.high:.3f})"
 
 
 def _memory_table(rows: list[MemoryRow]) -> Table:

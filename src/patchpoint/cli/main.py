@@ -13,6 +13,7 @@ from rich.console import Console
 from patchpoint.errors import PatchpointError
 
 from . import bench, models, results
+from .experiment import experiment_command
 from .trace import trace_command
 
 BAD_USAGE: Any = typer.BadParameter.__base__
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("trace")(trace_command)
+app.command("experiment")(experiment_command)
 app.add_typer(models.app, name="models")
 app.add_typer(results.app, name="results")
 app.add_typer(bench.app, name="bench")

@@ -1,6 +1,7 @@
 """`patchpoint results`: what a run holds, and SQL over it."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,10 +15,15 @@ from rich.text import Text
 from patchpoint.results import Answer, RunRecord, SavedRun, open_run
 from patchpoint.results import query as run_query
 from patchpoint.results.averages import saved_roles
+from patchpoint.tracing.bootstrap import CONFIDENCE
 
 from .options import AsJson, print_json
+from .results_import import import_command
 
-app = typer.Typer(help="Look into the results of a run.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look into the results of a run, or bring in those of another program.", no_args_is_help=True
+)
+app.command("import")(import_command)
 
 Folder = Annotated[Path, typer.Argument(help="The run's folder, as given to --out.", show_default=False)]
 REASONS_SHOWN = 10
@@ -71,7 +77,7 @@ def query(
 
 def _roles_json(roles: xr.Dataset) -> dict[str, Any]:
     return {
-        str(role): {name: roles[name].sel(role=role).values.tolist() for name in ("mean", "std", "count")}
+        str(role): {str(name): roles[name].sel(role=role).values.tolist() for name in roles}
         for role in roles["role"].values
     }
 
@@ -84,7 +90,7 @@ def _settings(folder: Path, saved: SavedRun) -> Table:
         ("facts", ", ".join(f"{number} {name}" for name, number in _counted(saved).items())),
         ("command", record.command),
         *_arguments(record),
-        ("seed", record.seed),
+        ("seed", "not given" if record.command == "import" else record.seed),
         ("model", f"{record.model} ({record.model_fingerprint})"),
         ("tokenizer", record.tokenizer_fingerprint),
         ("facts file", record.facts_sha256 or "none"),
@@ -131,15 +137,22 @@ def _commit(record: RunRecord) -> str:
 
 
 def _role_table(roles: xr.Dataset, metric: str) -> Table:
-    table = Table("role", "tokens", "peak layer", "mean", "std", title=_text(f"indirect effect ({metric})"))
+    table = Table(
+        *("role", "facts", "tokens", "peak layer", "mean", f"{CONFIDENCE:.0%} interval", "std"),
+        title=_text(f"indirect effect ({metric})"),
+        caption="interval: of the mean at that layer, facts drawn with replacement",
+    )
     for role in roles["role"].values:
-        mean, std, count = (roles[name].sel(role=role) for name in ("mean", "std", "count"))
+        mean = roles["mean"].sel(role=role)
         if mean.notnull().any():
-            layer = int(mean.argmax("layer"))
-            numbers = f"{float(mean[layer]):.4f}", f"{float(std[layer]):.4f}"
-            table.add_row(str(role), str(int(count[layer])), str(int(mean["layer"][layer])), *numbers)
+            there = roles.sel(role=role).isel(layer=int(mean.argmax("layer")))
+            facts, tokens, layer = (str(int(there[name])) for name in ("facts", "count", "layer"))
+            low, high, std = (float(there[name]) for name in ("low", "high", "std"))
+            interval = "one fact" if math.isnan(low) else f"{low:.4f} to {high:.4f}"
+            spread = "" if math.isnan(std) else f"{std:.4f}"
+            table.add_row(str(role), facts, tokens, layer, f"{float(there['mean']):.4f}", interval, spread)
         else:
-            table.add_row(str(role), "0", "", "", "")
+            table.add_row(str(role), "0", "0", "", "", "", "")
     return table
 
 

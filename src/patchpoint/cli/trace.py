@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from patchpoint.errors import InvalidArgument, PromptError
+from patchpoint.experiments import FactSettings
 from patchpoint.plots.run import Look, formats_named
-from patchpoint.results.fact_run import FactSettings
 from patchpoint.tasks.facts import read_facts
 from patchpoint.tracing.trace import NOISE, SAMPLES, SEED, WINDOW, check_settings
 

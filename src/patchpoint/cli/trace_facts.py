@@ -17,9 +17,10 @@ from rich.progress import (
 from rich.text import Text
 
 from patchpoint.engine import Model
+from patchpoint.experiments import FactSettings
+from patchpoint.experiments.fact_run import Outcome, record_of, trace_facts
 from patchpoint.plots.run import Look, draw_run
 from patchpoint.results import Store, open_run
-from patchpoint.results.fact_run import FactSettings, Outcome, record_of, trace_facts
 from patchpoint.tasks.facts import FactFile
 
 from .doctor import diagnosed

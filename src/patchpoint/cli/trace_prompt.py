@@ -10,13 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from patchpoint.engine import Model
+from patchpoint.experiments.fact_run import effect_rows, record_of, trace_row
 from patchpoint.plots.heatmap import heatmap
 from patchpoint.plots.html import trace_html
 from patchpoint.plots.labels import visible
 from patchpoint.plots.run import Look, trace_picture, write_page
 from patchpoint.plots.save import save
 from patchpoint.results import Store
-from patchpoint.results.fact_run import effect_rows, record_of, trace_row
 from patchpoint.tracing import Trace, trace
 
 from .doctor import diagnosed

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -23,6 +24,7 @@ from .lettering import wrapped
 TITLE_SIZE = 9.5
 AXIS_SIZE = 9.0
 LABEL_SIZE = 9.0
+DOT_POINTS = 1.3
 BAR_SIZE = 8.5
 BAR_INCHES = 0.95
 LONGEST_BAR = 4.5
@@ -85,6 +87,16 @@ def draw_cells(
     return mappable
 
 
+def dot_cells(axes: Axes, dotted: Bool[np.ndarray, "row layer"]) -> None:
+    """Put a dot, seen on light and on dark colours, into each cell where `dotted` is true."""
+    rows, layers = np.nonzero(dotted)
+    if len(rows):
+        dots = axes.scatter(
+            layers, rows, s=DOT_POINTS**2 * 2, c="#333333", edgecolors="white", linewidths=0.25, zorder=3
+        )
+        dots.set_rasterized(dotted.size > RECTANGLES)
+
+
 def layer_ticks(axes: Axes, layers: Sequence[int | str]) -> None:
     """A tick at every TICK_EVERY-th layer, labelled with the layer's own name."""
     ticks = range(0, len(layers), TICK_EVERY)
@@ -97,11 +109,11 @@ def panel_titles(axes: Axes, width: float, *, title: str, axis: str) -> None:
     axes.set_xlabel(wrapped(prose(axis), 72 * width, AXIS_SIZE), size=AXIS_SIZE)
 
 
-def colour_bar(
-    figure: Figure, mappable: ScalarMappable, panels: Sequence[Axes], height: float, title: str
-) -> None:
+def colour_bar(mappable: ScalarMappable, panels: Sequence[Axes], height: float, title: str) -> Colorbar:
     """A colour bar right of `panels` that are `height` inches high, its title along it in lines that fit."""
     length = min(height, LONGEST_BAR)
+    figure = panels[0].get_figure(root=True)
+    assert figure is not None
     bar = figure.colorbar(
         mappable,
         ax=list(panels),
@@ -111,9 +123,23 @@ def colour_bar(
         fraction=0.1,
         pad=0.03,
     )
+    return _dressed(bar, length, title)
+
+
+def inset_bar(mappable: ScalarMappable, panels: Sequence[Axes], height: float, title: str) -> Colorbar:
+    """A colour bar close to the right edge of one panel, whatever else stands right of those below it."""
+    (axes,) = panels
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    bar = figure.colorbar(mappable, cax=axes.inset_axes((1.02, 0, 0.025, 1)))
+    return _dressed(bar, height, title)
+
+
+def _dressed(bar: Colorbar, length: float, title: str) -> Colorbar:
     bar.locator = MaxNLocator(nbins=max(2, min(6, int(length / 0.3))))
     bar.ax.tick_params(length=2.5, labelsize=8)
     bar.set_label(wrapped(title, 72 * length, BAR_SIZE), size=BAR_SIZE)
+    return bar
 
 
 def settle(figure: Figure) -> None:

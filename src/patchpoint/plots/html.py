@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+from jaxtyping import Float
+
 from patchpoint.errors import InvalidArgument
 
 from .labels import in_span, prose, shortened, token_labels, visible
@@ -54,9 +57,19 @@ def _trace_view(picture: TracePicture) -> View:
         layers=tuple(prose(str(layer)) for layer in picture.layers),
         axis=layer_axis(picture),
         values=(picture.value_title, picture.values),
-        more=((f"{picture.measured} {DIRECTIONS[picture.direction]}", picture.p_restored),),
+        more=(
+            (f"{picture.measured} {DIRECTIONS[picture.direction]}", picture.p_restored),
+            *_estimates(picture),
+        ),
         spread=None if error is None else ("standard error", error),
     )
+
+
+def _estimates(picture: TracePicture) -> tuple[tuple[str, Float[np.ndarray, "token layer"]], ...]:
+    """Which values are estimates, told on hover and in the table, when any is."""
+    if not picture.estimated.any():
+        return ()
+    return (("estimate (1) or measurement (0)", picture.estimated.astype(np.float64)),)
 
 
 def _role_view(picture: RolePicture) -> View:

@@ -11,6 +11,8 @@ from .labels import FONT, drawable
 
 CAPTION_SIZE = 7.5
 LINE_SPACING = 1.35
+HEADING_SIZE = 10.0
+BOLDER = 1.18
 
 
 def extent(text: str, size: float) -> float:
@@ -46,3 +48,18 @@ def write_caption(figure: Figure, text: str) -> None:
     """Put a caption below everything else, flush left."""
     style = {"ha": "left", "fontsize": CAPTION_SIZE, "color": "#333333", "linespacing": LINE_SPACING}
     figure.supxlabel(text, x=0.01, **style)
+
+
+def heading_text(text: str, width: float) -> str:
+    """A heading, wrapped to `width` points."""
+    return wrapped(text, width, HEADING_SIZE * BOLDER)
+
+
+def heading_inches(text: str) -> float:
+    """Height of a heading with some room below."""
+    return (text.count("\n") + 1) * HEADING_SIZE * LINE_SPACING / 72 + 0.08
+
+
+def write_heading(figure: Figure, text: str) -> None:
+    """Put a heading above everything else, flush left."""
+    figure.suptitle(text, x=0.01, ha="left", fontsize=HEADING_SIZE, fontweight="bold")

@@ -6,7 +6,7 @@ Drawing code reads these and nothing else, so a picture can be made from a live 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from patchpoint.errors import InvalidArgument
@@ -17,6 +17,7 @@ from .settings import METRICS, check_settings, how, patched
 
 PROMPT_LIMIT = 300
 ANSWER_LIMIT = 24
+DOTS = "Dotted cells are estimates, not measurements"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,9 +25,9 @@ class TracePicture:
     """One causal trace of one prompt.
 
     `values` are indirect effects in units of `metric`, shape (token, layer), NaN where not measured;
-    `standard_error`, same shape and units, is that of the mean over samples. `tokens` are the tokens'
-    own texts, `layers` their labels along x, `subject_span` half-open token positions. Arrays are copied
-    and read-only. Meng et al. 2022, section 2.
+    `standard_error`, same shape and units, is that of the mean over samples; `exact`, same shape, is False
+    where a value is an estimate (None: nowhere). `tokens` are the tokens' own texts, `layers` their labels
+    along x, `subject_span` half-open token positions. Arrays are copied and read-only. Meng et al. 2022, section 2.
 
     Raises InvalidArgument for a wrong shape, kind or range, UnknownName for a state, direction or metric.
     """
@@ -48,6 +49,7 @@ class TracePicture:
     direction: str = "restore"
     metric: str = "prob"
     standard_error: Float[np.ndarray, "token layer"] | None = None
+    exact: Bool[np.ndarray, "token layer"] | None = None
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -63,6 +65,8 @@ class TracePicture:
         if self.standard_error is not None:
             error = _grid("standard_error", self.standard_error, shape, "token, layer")
             object.__setattr__(self, "standard_error", _not_negative("standard_error", error))
+        if self.exact is not None:
+            object.__setattr__(self, "exact", _marks("exact", self.exact, shape))
         for name, value in (("p_clean", self.p_clean), ("p_corrupt", self.p_corrupt)):
             if not np.isfinite(value):
                 raise InvalidArgument(f"{name} is {value}, expected a finite number; leave such prompts out")
@@ -82,6 +86,12 @@ class TracePicture:
     def p_restored(self) -> Float[np.ndarray, "token layer"]:
         """The metric of the patched run, shape (token, layer): baseline + indirect effect."""
         return self.baseline + self.values
+
+    @property
+    def estimated(self) -> Bool[np.ndarray, "token layer"]:
+        """Where there is a value that was not measured, shape (token, layer)."""
+        there: Bool[np.ndarray, "token layer"] = ~np.isnan(self.values)
+        return there & (False if self.exact is None else ~self.exact)
 
     @property
     def measured(self) -> str:
@@ -189,6 +199,17 @@ def _grid(name: str, values: ArrayLike, shape: tuple[int, int], axes: str) -> Fl
         raise InvalidArgument(f"{name} has shape {array.shape}, expected {shape} ({axes})")
     if np.isinf(array).any():
         raise InvalidArgument(f"{name} holds infinite values; give NaN where nothing was measured")
+    array.flags.writeable = False
+    return array
+
+
+def _marks(name: str, marks: ArrayLike, shape: tuple[int, int]) -> Bool[np.ndarray, "row layer"]:
+    """A read-only copy of truth values, checked."""
+    array = np.array(marks)
+    if array.dtype != bool or array.shape != shape:
+        raise InvalidArgument(
+            f"{name} is {array.dtype} of shape {array.shape}, expected bool of shape {shape} (token, layer)"
+        )
     array.flags.writeable = False
     return array
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
@@ -77,19 +77,22 @@ def role_heatmap(picture: RolePicture, *, style: str = "patchpoint") -> Figure:
         ):
             layer_ticks(axes, picture.layers)
             panel_titles(axes, width, title=title, axis=look.axis(picture))
-            colour_bar(figure, cells, [axes], height, bar)
-        _name_empty_rows(means, picture.mean, picture)
-        _name_empty_rows(deviations, picture.std, picture)
+            colour_bar(cells, [axes], height, bar)
+        name_empty_rows(means, picture.mean, picture.count)
+        name_empty_rows(deviations, picture.std, picture.count)
         write_caption(figure, caption)
     settle(figure)
     return figure
 
 
-def _name_empty_rows(axes: Axes, values: Float[np.ndarray, "role layer"], picture: RolePicture) -> None:
+def name_empty_rows(
+    axes: Axes, values: Float[np.ndarray, "role layer"], count: Int[np.ndarray, " role"]
+) -> None:
+    """Say in rows without any value whether the role has no token, one, or was not measured."""
     empty: Bool[np.ndarray, " role"] = np.isnan(values).all(axis=1)
     for row in np.flatnonzero(empty):
-        words = {0: "no tokens", 1: "one token"}.get(int(picture.count[row]), "not measured")
-        middle = (len(picture.layers) - 1) / 2
+        words = {0: "no tokens", 1: "one token"}.get(int(count[row]), "not measured")
+        middle = (values.shape[1] - 1) / 2
         axes.text(
             middle, float(row), words, ha="center", va="center", size=8, style="italic", color="#444444"
         )

@@ -48,6 +48,7 @@ def trace_picture(trace: Trace) -> TracePicture:
     return TracePicture(
         values=trace.effect.values,
         standard_error=trace.effect_se.values,
+        exact=trace.exact.values,
         tokens=trace.tokens,
         layers=tuple(range(trace.effect.sizes["layer"])),
         subject_span=trace.subject_span,
@@ -72,6 +73,7 @@ def saved_pictures(run: SavedRun) -> Iterator[tuple[int, TracePicture]]:
             TracePicture(
                 values=run.effect(number).values,
                 standard_error=run.measure(number, "effect_se").values,
+                exact=run.exact(number).values,
                 tokens=tuple(row["tokens"]),
                 layers=tuple(range(run.effect(number).sizes["layer"])),
                 subject_span=(row["subject_start"], row["subject_stop"]),

@@ -30,13 +30,23 @@ def save(figure: Figure, path: str | PathLike[str]) -> Path:
     suffix = target.suffix.lower()
     if suffix not in FORMATS:
         raise UnknownName("picture format", suffix, FORMATS)
-    page = BytesIO()
-    with plain_settings(), rc_context({"svg.fonttype": "none", "svg.hashsalt": "patchpoint"}):
-        figure.savefig(page, format=suffix[1:], dpi=DPI, metadata=FORMATS[suffix])
+    content = _rendered(figure, suffix)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(page.getvalue())
+        target.write_bytes(content)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ResultsError(f"cannot write picture {str(target)!r}: {reason}; give another path") from None
     return target
+
+
+def svg_text(figure: Figure) -> str:
+    """The SVG document that `save` would write."""
+    return _rendered(figure, ".svg").decode("utf-8")
+
+
+def _rendered(figure: Figure, suffix: str) -> bytes:
+    content = BytesIO()
+    with plain_settings(), rc_context({"svg.fonttype": "none", "svg.hashsalt": "patchpoint"}):
+        figure.savefig(content, format=suffix[1:], dpi=DPI, metadata=FORMATS[suffix])
+    return content.getvalue()

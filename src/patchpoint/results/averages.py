@@ -1,22 +1,43 @@
-"""Averages over the facts of a saved run."""
+"""The facts of a saved run as heatmaps, and averages over them."""
 
+import numpy as np
 import xarray as xr
 
-from patchpoint.tracing import average_by_role
+from patchpoint.tracing.averages import role_averages
+from patchpoint.tracing.grid import Grid
 
 from .read import SavedRun
 
 
+def grids_of(run: SavedRun) -> list[Grid]:
+    """The heatmap of each traced fact of a run, by fact number; numbers that a foreign file lacked are NaN."""
+    return [_grid(run, number) for number in run.traced()]
+
+
 def saved_roles(run: SavedRun) -> xr.Dataset | None:
-    """Mean, std and count of the effect, dims (role, layer), over a run's traced facts; None without any.
+    """The effect averaged by role over a run's traced facts, as `role_averages` gives it; None without any.
 
     The marks come from the stored spans, so that a prompt which itself holds a `*` is read right.
     """
-    numbers = run.traced()
-    if not numbers:
-        return None
-    marks = []
-    for row in map(run.fact, numbers):
-        span = range(row["subject_start"], row["subject_stop"])
-        marks.append(["*" if position in span else "" for position in range(len(row["tokens"]))])
-    return average_by_role([run.effect(number) for number in numbers], marks)
+    grids = grids_of(run)
+    return role_averages(grids) if grids else None
+
+
+def _grid(run: SavedRun, number: int) -> Grid:
+    row = run.fact(number)
+    clean, corrupt = (np.nan if row[name] is None else row[name] for name in ("p_clean", "p_corrupt"))
+    return Grid(
+        number=number,
+        prompt=row["prompt"],
+        subject=row["subject"],
+        answer=row["answer"] or "",
+        tokens=tuple(row["tokens"]),
+        subject_span=(row["subject_start"], row["subject_stop"]),
+        spans={span["name"]: (span["start"], span["stop"]) for span in row["spans"] or ()},
+        p_clean=clean,
+        p_corrupt=corrupt,
+        direction=run.record.arguments.get("direction", "restore"),
+        effect=run.effect(number).values,
+        effect_se=run.measure(number, "effect_se").values,
+        exact=run.exact(number).values,
+    )

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from patchpoint.errors import InvalidArgument, ResultsError
 
 from .disk import leftover, replacing
-from .schema import EFFECTS, EFFECTS_SCHEMA, FACTS_SCHEMA, effects_table, facts_table
+from .schema import EFFECTS, EFFECTS_SCHEMA, FACTS_SCHEMA, MEASURED, effects_table, facts_table
 
 PARTS = "parts"
 _NESTED = tuple(EFFECTS_SCHEMA.field(column.name) for column in EFFECTS if column.name != "fact")
@@ -28,14 +28,19 @@ def part_path(folder: Path, fact: int) -> Path:
 
 
 def write_part(
-    folder: Path, row: Mapping[str, object], effects: Sequence[Mapping[str, object]]
+    folder: Path,
+    row: Mapping[str, object],
+    effects: Sequence[Mapping[str, object]],
+    needed: Sequence[str] = MEASURED,
 ) -> tuple[int, str]:
     """Write one fact with its effects, whole or not at all; returns its number and status.
+
+    A traced fact must have the columns `needed`.
 
     Raises InvalidArgument or UnknownName for values that do not fit the tables, ResultsError when the disk
     refuses.
     """
-    facts = facts_table(row)
+    facts = facts_table(row, needed)
     fact, status = facts["fact"][0].as_py(), facts["status"][0].as_py()
     if fact < 1:
         raise InvalidArgument(f"fact {fact}: facts count from 1")
@@ -100,15 +105,27 @@ def _require_inside(row: Mapping[str, Any], effects: pa.Table) -> None:
     if not effects.num_rows:
         return
     fact, n_tokens, start, stop = row["fact"], len(row["tokens"]), row["subject_start"], row["subject_stop"]
-    if len(row["token_ids"]) != n_tokens:
+    if row["token_ids"] is not None and len(row["token_ids"]) != n_tokens:
         raise InvalidArgument(f"fact {fact} has {n_tokens} tokens and {len(row['token_ids'])} token ids")
-    if not 0 <= start <= stop <= n_tokens:
-        raise InvalidArgument(f"fact {fact}: subject span {start}:{stop} is not within its {n_tokens} tokens")
+    _require_spans(fact, n_tokens, [{"name": "subject", "start": start, "stop": stop}, *(row["spans"] or [])])
     lowest, highest = (bound.as_py() for bound in pc.min_max(effects["token"]).values())
     if lowest < 0 or highest >= n_tokens or pc.min(effects["layer"]).as_py() < 0:
         raise InvalidArgument(
             f"fact {fact} has an effect at a token or layer that is not there; both count from 0"
         )
+
+
+def _require_spans(fact: int, n_tokens: int, spans: Sequence[Mapping[str, Any]]) -> None:
+    """Raise InvalidArgument for a span that is not within the tokens, or a name given to two."""
+    names = [span["name"] for span in spans]
+    if None in names or len(set(names)) < len(names):
+        raise InvalidArgument(f"fact {fact}: its spans are named {names}; give each a name of its own")
+    for span in spans:
+        start, stop = span["start"], span["stop"]
+        if start is None or stop is None or not 0 <= start <= stop <= n_tokens:
+            raise InvalidArgument(
+                f"fact {fact}: {span['name']} span {start}:{stop} is not within its {n_tokens} tokens"
+            )
 
 
 def _number(path: Path) -> int:

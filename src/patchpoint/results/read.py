@@ -72,16 +72,13 @@ class SavedRun:
         """
         if name not in MEASURES:
             raise UnknownName("measure", name, MEASURES)
-        row = self.fact(number)
-        if number not in self._rows:
-            raise InvalidArgument(f"fact {number} has no effects: it is {row['status']}, {row['reason']}")
-        part = self.effects.slice(*self._rows[number])
-        token, layer = part["token"].to_numpy(), part["layer"].to_numpy()
-        text = self.tokens(number)
-        values = np.full((len(text), self._layers), np.nan, np.float32)
-        values[token, layer] = part[name].to_numpy()
-        coords = {"token": range(len(text)), "layer": range(self._layers), "text": ("token", text)}
-        return xr.DataArray(values, coords, ("token", "layer"), name)
+        return self._places(number, name, np.float32(np.nan))
+
+    def exact(self, number: int) -> xr.DataArray:
+        """Whether each value of one fact was measured, bool of shape (token, layer); False where it is an
+        estimate, or not there. Raises InvalidArgument when the fact is unknown or was not traced.
+        """
+        return self._places(number, "exact", np.bool_(False))
 
     def require_model(self, model_fingerprint: str, tokenizer_fingerprint: str) -> None:
         """Raise ResultsError when these results came from another model or tokenizer than these."""
@@ -95,6 +92,18 @@ class SavedRun:
                     f"the results in {str(self.folder)!r} were made with {self.record.model}, "
                     f"{what} {saved}; got {what} {now}; load the one they were made with"
                 )
+
+    def _places(self, number: int, column: str, absent: np.generic) -> xr.DataArray:
+        """A column of one fact's effects as an array of the kind of `absent`, which fills the gaps."""
+        row = self.fact(number)
+        if number not in self._rows:
+            raise InvalidArgument(f"fact {number} has no effects: it is {row['status']}, {row['reason']}")
+        part = self.effects.slice(*self._rows[number])
+        text = self.tokens(number)
+        values = np.full((len(text), self._layers), absent)
+        values[part["token"].to_numpy(), part["layer"].to_numpy()] = part[column].to_numpy()
+        coords = {"token": range(len(text)), "layer": range(self._layers), "text": ("token", text)}
+        return xr.DataArray(values, coords, ("token", "layer"), column)
 
     @cached_property
     def _index(self) -> dict[int, int]:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from patchpoint.errors import InvalidArgument, UnknownName
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 STATUSES = ("traced", "skipped", "malformed")
 METRIC = "the run's metric"
 
@@ -32,7 +32,14 @@ EFFECTS = (
     Column("effect", pa.float32(), METRIC, "indirect effect, mean over noise samples"),
     Column("effect_se", pa.float32(), METRIC, "standard error of effect over noise samples"),
     Column("p_restored", pa.float32(), METRIC, "metric with this one state changed, mean over samples"),
+    Column(
+        "exact",
+        pa.bool_(),
+        "true | false",
+        "whether the value was measured; false: an estimate by a gradient or by fewer samples",
+    ),
 )
+_SPAN = pa.struct([("name", pa.string()), ("start", pa.int32()), ("stop", pa.int32())])
 FACTS = (
     Column("fact", pa.int64(), "row of the fact file, from 1", "the fact"),
     Column("prompt", pa.string(), "text", "what the model reads", True),
@@ -44,12 +51,25 @@ FACTS = (
     Column("token_ids", pa.list_(pa.int64()), "vocabulary index", "the prompt's tokens", True),
     Column("subject_start", pa.int32(), "position, from 0", "first subject token", True),
     Column("subject_stop", pa.int32(), "position, from 0", "one past the last subject token", True),
+    Column(
+        "spans",
+        pa.list_(_SPAN),
+        "positions, from 0, half-open",
+        "further named spans of tokens, such as the facts of a prefix",
+        True,
+    ),
     Column("p_clean", pa.float64(), METRIC, "metric of the clean run", True),
     Column("p_corrupt", pa.float64(), METRIC, "metric of the corrupted run, mean over samples", True),
     Column("noise_std", pa.float64(), "embedding units", "standard deviation of the noise", True),
     Column("status", pa.string(), " | ".join(STATUSES), "what became of the fact"),
     Column("reason", pa.string(), "text", "why the fact was not traced", True),
 )
+
+
+MEASURED = tuple(c.name for c in FACTS if c.name not in ("spans", "noise_std", "reason"))
+"""What a traced fact needs."""
+IMPORTED = ("fact", "prompt", "subject", "tokens", "subject_start", "subject_stop", "status")
+"""What a fact needs whose effects come from a foreign file."""
 
 
 def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
@@ -65,17 +85,17 @@ EFFECTS_SCHEMA = arrow_schema(EFFECTS)
 FACTS_SCHEMA = arrow_schema(FACTS)
 
 
-def facts_table(row: Mapping[str, object]) -> pa.Table:
+def facts_table(row: Mapping[str, object], needed: Sequence[str] = MEASURED) -> pa.Table:
     """One row of the facts table from a mapping; columns left out are null.
 
     Raises UnknownName for an unknown column or status, InvalidArgument for a value of the wrong kind, text
-    that is not valid Unicode, and a traced fact without its measurements.
+    that is not valid Unicode, and a traced fact without the columns `needed`.
     """
     _known(row)
     if row.get("status") not in STATUSES:
         raise UnknownName("status", str(row.get("status")), STATUSES)
-    wanted = [c.name for c in FACTS if (not c.optional or row["status"] == "traced") and c.name != "reason"]
-    missing = [name for name in wanted if row.get(name) is None and name != "noise_std"]
+    wanted = needed if row["status"] == "traced" else [c.name for c in FACTS if not c.optional]
+    missing = [name for name in wanted if row.get(name) is None]
     if missing:
         raise InvalidArgument(f"a {row['status']} fact needs {', '.join(missing)}; got none")
     return _table([row], FACTS_SCHEMA)
@@ -104,19 +124,23 @@ def effects_table(fact: int, rows: Sequence[Mapping[str, object]]) -> pa.Table:
     return table.sort_by([("token", "ascending"), ("layer", "ascending")])
 
 
-def grid_rows(effect: ArrayLike, effect_se: ArrayLike, p_restored: ArrayLike) -> list[dict[str, object]]:
-    """Effect rows from three arrays of shape (token, layer), all in the run's metric.
+def grid_rows(
+    effect: ArrayLike, effect_se: ArrayLike, p_restored: ArrayLike, exact: ArrayLike | None = None
+) -> list[dict[str, object]]:
+    """Effect rows from arrays of shape (token, layer), the first three in the run's metric.
 
-    Raises InvalidArgument when the shapes differ or are not (token, layer).
+    `exact` says of each place whether it was measured; None: every one was. Raises InvalidArgument when the
+    shapes differ or are not (token, layer).
     """
-    names = ("effect", "effect_se", "p_restored")
     arrays = [np.asarray(values) for values in (effect, effect_se, p_restored)]
+    arrays.append(np.ones(arrays[0].shape, dtype=bool) if exact is None else np.asarray(exact))
     shapes = {array.shape for array in arrays}
     if len(shapes) != 1 or arrays[0].ndim != 2:
-        raise InvalidArgument(f"effects need three arrays of one shape (token, layer); got {sorted(shapes)}")
+        raise InvalidArgument(f"effects need arrays of one shape (token, layer); got {sorted(shapes)}")
     tokens, layers = (axis.ravel().tolist() for axis in np.indices(arrays[0].shape))
     columns = [tokens, layers, *(array.ravel().tolist() for array in arrays)]
-    return [dict(zip(("token", "layer", *names), row, strict=True)) for row in zip(*columns, strict=True)]
+    names = ("token", "layer", "effect", "effect_se", "p_restored", "exact")
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _known(row: Mapping[str, object], columns: Sequence[Column] = FACTS) -> None:

@@ -20,10 +20,12 @@ from patchpoint.errors import ResultsError
 from .disk import LOCK, leftover, lock, replacing
 from .parts import PARTS, read_parts, write_part
 from .provenance import RUN_FILE, Counts, RunRecord, read_record, require_same, write_record
-from .schema import EFFECTS_SCHEMA, FACTS_SCHEMA, STATUSES
+from .schema import EFFECTS_SCHEMA, FACTS_SCHEMA, IMPORTED, MEASURED, STATUSES
 
 EFFECTS_FILE = "effects.parquet"
 FACTS_FILE = "facts.parquet"
+NEEDED = {"import": IMPORTED}
+"""What traced facts must have, by command; of all others everything measured."""
 GROUP = 64
 """Facts per row group of the finished tables: what is held in memory while they are written."""
 
@@ -71,7 +73,8 @@ class Store:
         self._require_open()
         if self.record.status == "finished":
             raise ResultsError(f"the run in {str(self.folder)!r} is finished; use another --out")
-        fact, status = write_part(self.folder, fact_row, effects)
+        needed = NEEDED.get(self.record.command, MEASURED)
+        fact, status = write_part(self.folder, fact_row, effects, needed)
         self._status[fact] = status
 
     def finish(self) -> RunRecord:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from patchpoint.errors import FactError
 
 REQUIRED = ("prompt", "subject", "attribute")
+OPTIONAL = ("known_id", "relation_id", "prediction")
 EXPECTED = "a JSON list of objects, JSON lines, or CSV with the columns prompt, subject, attribute"
 
 
@@ -24,7 +25,8 @@ EXPECTED = "a JSON list of objects, JSON lines, or CSV with the columns prompt, 
 class Fact:
     """One fact: `prompt` holds `subject` as exact text, and " " + `attribute` is what should follow.
 
-    `number` counts the file's rows from 1 and is the fact's name in results; `known_id` is the file's own.
+    `number` counts the file's rows from 1 and is the fact's name in results; `known_id` is the file's own,
+    `relation_id` names what is said of the subject, `prediction` how a model of the file's went on.
     Raises FactError when the parts do not fit together.
     """
 
@@ -33,6 +35,8 @@ class Fact:
     subject: str
     attribute: str
     known_id: int | None = None
+    relation_id: str | None = None
+    prediction: str | None = None
 
     def __post_init__(self) -> None:
         if self.number < 1:
@@ -90,6 +94,8 @@ class _Row(BaseModel):
     subject: str
     attribute: str
     known_id: int | None = None
+    relation_id: str | None = None
+    prediction: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ def _fact(number: int, row: object) -> Fact | Problem:
     fault = _fault(prompt, subject, attribute)
     if fault:
         return Problem(number, fault)
-    return Fact(number, prompt, subject, attribute, valid.known_id)
+    return Fact(number, prompt, subject, attribute, valid.known_id, valid.relation_id, valid.prediction)
 
 
 def _fault(prompt: str, subject: str, attribute: str) -> str | None:
@@ -202,8 +208,7 @@ def _csv_row(names: list[str], record: "list[str] | _Broken") -> object:
         return _Broken(f"expected {len(names)} columns as in the header, got {len(record)}")
     values = dict(zip(names, record, strict=True))
     chosen = {name: values[name] for name in REQUIRED}
-    if values.get("known_id", "").strip():
-        chosen["known_id"] = values["known_id"]
+    chosen |= {name: values[name] for name in OPTIONAL if values.get(name, "").strip()}
     return _Fields(chosen)
 
 

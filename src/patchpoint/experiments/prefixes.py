@@ -1,0 +1,97 @@
+"""Experiments with true or false sentences in front of the prompt."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from patchpoint.engine import Model
+from patchpoint.errors import InvalidArgument
+from patchpoint.tasks.facts import FactFile
+
+from .condition import WORK, Condition, Work, measure
+from .findings import by_place, by_position
+from .result import Result
+from .settings import SETTINGS, TWIN, FactSettings
+
+Sentences = Sequence[tuple[str, str]]
+"""Sentences that are true, each with a false one of as many tokens."""
+
+THREE: Sentences = (
+    ("Beats Music is owned by Apple.", "Beats Music is owned by Microsoft."),
+    ("Audible.com is owned by Amazon.", "Audible.com is owned by Google."),
+    ("Catalonia belongs to the continent of Europe.", "Catalonia belongs to the continent of America."),
+)
+FIVE: Sentences = (
+    *THREE,
+    ("The capital of Japan is Tokyo.", "The capital of Japan is London."),
+    ("Wolfgang Mozart played the piano.", "Wolfgang Mozart played the guitar."),
+)
+N_FACTS = 25
+
+
+def prefix(
+    model: Model,
+    facts: FactFile,
+    *,
+    sentences: Sentences = THREE,
+    limit: int | None = N_FACTS,
+    settings: FactSettings = SETTINGS,
+    work: Work = WORK,
+) -> Result:
+    """True states restored into the run behind false sentences, and false states put into the true run.
+
+    Every token of sentences and prompt is a site. Facts that the model does not answer behind the true
+    sentences, or whose subject a sentence names, are skipped.
+    """
+    check(sentences)
+    each = {"true into false": "restore", "false into true": "corrupt"}
+    conditions = [
+        Condition(name, model, _behind(replace(settings, direction=direction, limit=limit), sentences))
+        for name, direction in each.items()
+    ]
+    found = measure(conditions, facts, work)
+    return Result("prefix", found, {name: by_place(measured.grids) for name, measured in found.items()})
+
+
+def fact_position(
+    model: Model,
+    facts: FactFile,
+    *,
+    sentences: Sentences = FIVE,
+    orders: Sequence[Sequence[int]] | None = None,
+    limit: int | None = N_FACTS,
+    settings: FactSettings = SETTINGS,
+    work: Work = WORK,
+) -> Result:
+    """Each sentence alone in front, then all of them in every order asked for: its effect by its position.
+
+    `orders` name the sentences from 1 (default: the rotations, in which each stands at each position once).
+    """
+    check(sentences)
+    n = len(sentences)
+    orders = [[(i + k) % n + 1 for i in range(n)] for k in range(n)] if orders is None else orders
+    for order in orders:
+        if sorted(order) != list(range(1, n + 1)):
+            raise InvalidArgument(f"the order {list(order)} must name each of the sentences 1 to {n} once")
+    stacks = {f"alone {i}": [i] for i in range(1, n + 1)}
+    stacks |= {f"order {'-'.join(map(str, order))}": list(order) for order in orders}
+    settings = replace(settings, limit=limit)
+    conditions = [
+        Condition(name, model, _behind(settings, [sentences[i - 1] for i in order]))
+        for name, order in stacks.items()
+    ]
+    found = measure(conditions, facts, work)
+    return Result("fact-position", found, by_position({name: m.grids for name, m in found.items()}, stacks))
+
+
+def check(sentences: Sentences) -> None:
+    """InvalidArgument unless there are sentences, all different, each with a false one that differs from it."""
+    texts = [text for pair in sentences for text in pair]
+    if not sentences or any(len(pair) != 2 for pair in sentences) or not all(map(str.strip, texts)):
+        raise InvalidArgument("give at least one pair of a true and a false sentence, neither of them empty")
+    if len(set(texts)) != len(texts):
+        raise InvalidArgument("the true and false sentences must all be different texts")
+
+
+def _behind(settings: FactSettings, sentences: Sentences) -> FactSettings:
+    true, false = (tuple(pair[side] for pair in sentences) for side in (0, 1))
+    return replace(settings, noise=TWIN, prefix=true, false_prefix=false)
