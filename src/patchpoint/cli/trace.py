@@ -29,13 +29,16 @@ from .trace_options import (
     Bos,
     Direction,
     Facts,
+    FreshNoise,
     Incorrect,
     Limit,
+    Method,
     Metric,
     Noise,
     Pictures,
     Prompt,
     Samples,
+    Sever,
     State,
     Style,
     Subject,
@@ -59,6 +62,9 @@ def trace_command(
     window: Window = WINDOW,
     direction: Direction = "restore",
     metric: Metric = "prob",
+    sever: Sever = None,
+    fresh_noise: FreshNoise = False,
+    method: Method = "exact",
     bos: Bos = None,
     pictures: Pictures = PICTURES,
     style: Style = "patchpoint",
@@ -81,19 +87,19 @@ def trace_command(
     """
     console = notes(quiet)
     look = Look(formats_named(pictures), style)
-    check_settings(
-        state=state, direction=direction, metric=metric, samples=samples, window=window, noise=noise
-    )
-    settings: dict[str, Any] = {
+    asked: dict[str, Any] = {
         "samples": samples,
         "noise": noise,
-        "seed": seed,
         "state": state,
         "window": window,
         "direction": direction,
         "metric": metric,
-        "bos": bos,
+        "sever": sever,
+        "fresh_noise": fresh_noise,
+        "method": method,
     }
+    check_settings(**asked)
+    settings = {**asked, "seed": seed, "bos": bos}
     if facts is None:
         if prompt is None or subject is None:
             raise PromptError("give a prompt and its --subject, or a file of facts with --facts")

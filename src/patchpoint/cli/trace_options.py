@@ -24,7 +24,7 @@ Limit = Annotated[
 Answer = Annotated[
     str | None,
     typer.Option(
-        help="Answer to score (default: the prediction). With --facts: predicted or attribute.",
+        help="Answer to score (default: the prediction). With --facts: predicted, attribute or token.",
         show_default=False,
     ),
 ]
@@ -33,8 +33,21 @@ Incorrect = Annotated[
 ]
 Samples = Annotated[int, typer.Option(help="Noise samples per fact.")]
 Noise = Annotated[
-    str, typer.Option(help="sX: X standard deviations of the subjects' embeddings; or a number.")
+    str,
+    typer.Option(
+        help="sX: X standard deviations of the subjects' embeddings; a number; uX: uniform; m: multivariate Gaussian; "
+        "tK: Student-t; replace: before any of these; shuffle."
+    ),
 ]
+Sever = Annotated[
+    str | None,
+    typer.Option(
+        help="mlp or attn: behind a restored state these outputs of its token stay corrupted.",
+        show_default=False,
+    ),
+]
+FreshNoise = Annotated[bool, typer.Option("--fresh-noise", help="New noise for every site.")]
+Method = Annotated[str, typer.Option(help="exact, or the estimates attribution and screen.")]
 State = Annotated[str, typer.Option(help="resid, mlp or attn.")]
 Window = Annotated[int, typer.Option(help="Layers exchanged together for mlp and attn.")]
 Direction = Annotated[str, typer.Option(help="restore (clean into corrupted) or corrupt (the reverse).")]

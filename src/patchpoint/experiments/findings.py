@@ -6,8 +6,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from patchpoint.errors import InvalidArgument
 from patchpoint.tracing.agreement import agreement
-from patchpoint.tracing.bootstrap import CONFIDENCE
+from patchpoint.tracing.bootstrap import CONFIDENCE, ratio
 from patchpoint.tracing.grid import Grid
 from patchpoint.tracing.roles import ROLES, role_of
 
@@ -112,34 +113,32 @@ def by_place(grids: Sequence[Grid]) -> xr.Dataset:
 
 
 def by_position(
-    grids: Mapping[str, Sequence[Grid]], stacks: Mapping[str, Sequence[int]]
+    alone: Sequence[Sequence[Grid]], stacked: Mapping[tuple[int, ...], Sequence[Grid]]
 ) -> dict[str, xr.Dataset]:
     """The effect of a sentence, summed over its tokens, by layer: alone, and by its position in a stack.
 
+    Given the facts behind each sentence alone, and behind all of them in each order (sentences from 1).
     `alone` has dims (sentence, layer); `stacked` (position, layer), over all orders; `each stacked`
-    (sentence, position, layer). Only facts traced under every condition count.
+    (sentence, position, layer). Only facts traced under every condition count; InvalidArgument for none.
     """
-    numbers = sorted(set.intersection(*({grid.number for grid in some} for some in grids.values())))
-    sums = {
-        name: np.stack([_sentence_sums(grid) for grid in some if grid.number in numbers])
-        for name, some in grids.items()
-    }
-    n = max(map(len, stacks.values()))
-    n_layers = next(iter(sums.values())).shape[-1]
-    alone = np.stack([sums[name][:, 0] for name, order in stacks.items() if len(order) == 1], axis=1)
-    each = np.full((len(numbers), n, n, n_layers), np.nan)
-    for sentence in range(n):
-        for position in range(n):
-            found = [
-                sums[name][:, position]
-                for name, order in stacks.items()
-                if len(order) == n and order[position] == sentence + 1
-            ]
-            if found:
-                each[:, sentence, position] = np.mean(found, axis=0)
+    numbers = set.intersection(*({grid.number for grid in some} for some in (*alone, *stacked.values())))
+    if not numbers:
+        raise InvalidArgument("no fact was traced behind every sentence and order; give more facts")
+
+    def sums(grids: Sequence[Grid]) -> Float[np.ndarray, "fact position layer"]:
+        return np.stack([_sentence_sums(grid) for grid in grids if grid.number in numbers])
+
+    single = np.stack([sums(grids)[:, 0] for grids in alone], axis=1)
+    n, n_layers = single.shape[1:]
+    total, count = np.zeros((len(numbers), n, n, n_layers)), np.zeros((n, n, 1))
+    for order, grids in stacked.items():
+        for position, sentence in enumerate(order):
+            total[:, sentence - 1, position] += sums(grids)[:, position]
+            count[sentence - 1, position] += 1
+    each = ratio(total, np.broadcast_to(count, total.shape))
     layers, counted = range(n_layers), range(1, n + 1)
     return {
-        "alone": mean_over_facts(alone, ("sentence", "layer"), {"sentence": counted, "layer": layers}),
+        "alone": mean_over_facts(single, ("sentence", "layer"), {"sentence": counted, "layer": layers}),
         "stacked": mean_over_facts(
             np.nanmean(each, axis=1), ("position", "layer"), {"position": counted, "layer": layers}
         ),

@@ -72,15 +72,22 @@ def fact_position(
     for order in orders:
         if sorted(order) != list(range(1, n + 1)):
             raise InvalidArgument(f"the order {list(order)} must name each of the sentences 1 to {n} once")
-    stacks = {f"alone {i}": [i] for i in range(1, n + 1)}
-    stacks |= {f"order {'-'.join(map(str, order))}": list(order) for order in orders}
+    alone = {f"alone {i}": (i,) for i in range(1, n + 1)}
+    stacked = {f"order {'-'.join(map(str, order))}": tuple(order) for order in orders}
     settings = replace(settings, limit=limit)
     conditions = [
         Condition(name, model, _behind(settings, [sentences[i - 1] for i in order]))
-        for name, order in stacks.items()
+        for name, order in (alone | stacked).items()
     ]
     found = measure(conditions, facts, work)
-    return Result("fact-position", found, by_position({name: m.grids for name, m in found.items()}, stacks))
+    return Result(
+        "fact-position",
+        found,
+        by_position(
+            [found[name].grids for name in alone],
+            {order: found[name].grids for name, order in stacked.items()},
+        ),
+    )
 
 
 def check(sentences: Sentences) -> None:

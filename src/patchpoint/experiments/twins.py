@@ -6,16 +6,18 @@ import numpy as np
 
 from patchpoint.engine import Model
 from patchpoint.errors import PromptError
-from patchpoint.models.tokens import encode, span_of
+from patchpoint.models.tokens import encode, find_words, tokens_between
 from patchpoint.tasks.facts import Fact
 from patchpoint.tracing.corruption import Twin
 
 Span = tuple[int, int]
+GAP = " "
+"""Between sentences."""
 
 
 def behind(prefix: Sequence[str], prompt: str) -> str:
     """A prompt with sentences in front."""
-    return " ".join((*prefix, prompt))
+    return GAP.join((*prefix, prompt))
 
 
 def prefix_twin(fact: Fact, prefix: Sequence[str], false_prefix: Sequence[str]) -> Twin:
@@ -29,7 +31,11 @@ def prefix_twin(fact: Fact, prefix: Sequence[str], false_prefix: Sequence[str]) 
 def prefix_spans(model: Model, text: str, prefix: Sequence[str], bos: bool | None) -> Mapping[str, Span]:
     """The tokens of each sentence in front of a prompt, by "fact 1", "fact 2", ...; half-open."""
     encoded = encode(model.tokenizer, text, bos)
-    return {f"fact {i}": span_of(encoded, text, sentence) for i, sentence in enumerate(prefix, start=1)}
+    spans, start = {}, 0
+    for number, sentence in enumerate(prefix, start=1):
+        spans[f"fact {number}"] = tokens_between(encoded, text, start, start + len(sentence))
+        start += len(sentence) + len(GAP)
+    return spans
 
 
 def swapped(
@@ -41,9 +47,10 @@ def swapped(
     drawn from `seed` and the fact. Raises PromptError when no other subject fits.
     """
     length = len(encode(model.tokenizer, fact.prompt, bos).ids)
+    start, stop = find_words(fact.prompt, fact.subject)
     texts: list[str] = []
     for other in _in_drawn_order(fact, facts, seed):
-        text = fact.prompt.replace(fact.subject, other.subject, 1)
+        text = fact.prompt[:start] + other.subject + fact.prompt[stop:]
         if text not in texts and len(encode(model.tokenizer, text, bos).ids) == length:
             texts.append(text)
         if len(texts) == samples:

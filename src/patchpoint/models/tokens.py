@@ -121,13 +121,22 @@ def span_of(encoded: Encoded, text: str, part: str) -> Span:
     check_text("subject", part)
     if part.isspace():
         raise PromptError(f"the subject {part!r} is blank; give the words of the prompt that name it")
-    start, stop = find_words(text, part)
+    return tokens_between(encoded, text, *find_words(text, part))
+
+
+def tokens_between(encoded: Encoded, text: str, start: int, stop: int) -> Span:
+    """Half-open token span of the characters `start` to `stop` of `text` that are not white space.
+
+    `encoded` is `encode(tokenizer, text)`. Raises PromptError when no token stands for them.
+    """
     wanted = {place for place in range(start, stop) if not text[place].isspace()}
     tokens = [
         i for i, (first, last) in enumerate(encoded.offsets) if not wanted.isdisjoint(range(first, last))
     ]
     if not tokens:
-        raise PromptError(f"no token of the prompt {text!r} stands for {part!r}; give another subject")
+        raise PromptError(
+            f"no token of the prompt {text!r} stands for {text[start:stop]!r}; give another subject"
+        )
     return tokens[0], tokens[-1] + 1
 
 

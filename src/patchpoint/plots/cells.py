@@ -30,6 +30,7 @@ BAR_INCHES = 0.95
 LONGEST_BAR = 4.5
 EDGE_INCHES = 0.9
 RECTANGLES = 2000
+BAR_STEPS = 96
 TICK_EVERY = 5
 
 
@@ -91,10 +92,8 @@ def dot_cells(axes: Axes, dotted: Bool[np.ndarray, "row layer"]) -> None:
     """Put a dot, seen on light and on dark colours, into each cell where `dotted` is true."""
     rows, layers = np.nonzero(dotted)
     if len(rows):
-        dots = axes.scatter(
-            layers, rows, s=DOT_POINTS**2 * 2, c="#333333", edgecolors="white", linewidths=0.25, zorder=3
-        )
-        dots.set_rasterized(dotted.size > RECTANGLES)
+        size = DOT_POINTS**2 * 2
+        axes.scatter(layers, rows, s=size, c="#333333", edgecolors="white", linewidths=0.25, zorder=3)
 
 
 def layer_ticks(axes: Axes, layers: Sequence[int | str]) -> None:
@@ -117,6 +116,8 @@ def colour_bar(mappable: ScalarMappable, panels: Sequence[Axes], height: float, 
     bar = figure.colorbar(
         mappable,
         ax=list(panels),
+        boundaries=_steps(mappable),
+        spacing="proportional",
         aspect=72 * length / 10,
         shrink=length / height,
         anchor=(0.0, 1.0),
@@ -131,11 +132,20 @@ def inset_bar(mappable: ScalarMappable, panels: Sequence[Axes], height: float, t
     (axes,) = panels
     figure = axes.get_figure(root=True)
     assert figure is not None
-    bar = figure.colorbar(mappable, cax=axes.inset_axes((1.02, 0, 0.025, 1)))
+    place = axes.inset_axes((1.02, 0, 0.025, 1))
+    bar = figure.colorbar(mappable, cax=place, boundaries=_steps(mappable), spacing="proportional")
     return _dressed(bar, height, title)
 
 
+def _steps(mappable: ScalarMappable) -> Float[np.ndarray, " end"]:
+    """Ends of a bar's steps: enough to look smooth, few enough to keep SVG and PDF files small."""
+    return np.linspace(*mappable.get_clim(), BAR_STEPS + 1)
+
+
 def _dressed(bar: Colorbar, length: float, title: str) -> Colorbar:
+    # matplotlib would make the bar a raster and, in a PDF of many pages, hold a raster of each page for it.
+    assert bar.solids is not None
+    bar.solids.set(rasterized=False, edgecolor="face")
     bar.locator = MaxNLocator(nbins=max(2, min(6, int(length / 0.3))))
     bar.ax.tick_params(length=2.5, labelsize=8)
     bar.set_label(wrapped(title, 72 * length, BAR_SIZE), size=BAR_SIZE)

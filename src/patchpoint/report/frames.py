@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from patchpoint.experiments import Result
+from patchpoint.experiments.findings import EXPECTED
 from patchpoint.tracing.averages import role_averages, strata
 from patchpoint.tracing.grid import Grid
 
@@ -81,7 +82,7 @@ def file_name(words: str) -> str:
 
 def _peaks(grids: Sequence[Grid]) -> Iterator[Mapping[str, object]]:
     found = role_averages(grids)
-    expected = {"restore": 1, "corrupt": -1}[grids[0].direction]
+    expected = EXPECTED[grids[0].direction]
     for role in found["role"].values:
         row = found.sel(role=role)
         if row["mean"].isnull().all():

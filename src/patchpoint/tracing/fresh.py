@@ -27,9 +27,10 @@ SharesOf = Callable[[slice], tuple[Exchange, Run]]
 
 @dataclass(frozen=True, eq=False)
 class Apart:
-    """The metric with each state exchanged, and of the corrupted run, both of dims (token, layer, sample)."""
+    """The metric with each state exchanged, of the base and of the corrupted run, dims (token, layer, sample)."""
 
     samples: xr.DataArray
+    base: xr.DataArray
     corrupt: xr.DataArray
 
 
@@ -42,7 +43,7 @@ def measured_apart(
 ) -> Apart:
     """Every site (token, layer; all layers of each token) measured in samples of its own, `together` at a time.
 
-    Where an exchange cannot matter, before the first token that differs, both are the mean over the sites.
+    Where an exchange cannot matter, before the first token that differs, they are means over the sites.
     """
     exchanged, unchanged, corrupted = [], [], []
     for start in range(0, len(sites), together):
@@ -60,7 +61,7 @@ def measured_apart(
         values = np.concatenate(parts).reshape(-1, n_layers, n_samples)
         return with_untouched(values, np.concatenate(before).mean(0), first)
 
-    return Apart(grid(exchanged, unchanged), grid(corrupted, corrupted))
+    return Apart(grid(exchanged, unchanged), grid(unchanged, unchanged), grid(corrupted, corrupted))
 
 
 def sites_together(model: Model, n_tokens: int, n_samples: int, memory_gib: float | None) -> int:

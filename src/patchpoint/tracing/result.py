@@ -13,15 +13,17 @@ class Trace:
     """A causal trace of one prompt. Values are of the metric, a probability in [0, 1] unless said otherwise.
 
     `samples`, dims (token, layer, sample): the metric with the state at (token, layer) exchanged, NaN where a
-    sample was not run; `corrupt_samples` the corrupted run's, dims (sample), or (token, layer, sample) with
-    fresh noise; `p_clean` and `p_corrupt` its values without any exchange, the latter a mean. `exact`, dims
-    (token, layer): False where the value is an estimate, or measured in some of the samples only.
+    sample was not run; `base_samples` that of the run which is changed, `corrupt_samples` the corrupted run's,
+    both of dims (sample), or (token, layer, sample) with fresh noise; `p_clean` and `p_corrupt` its values
+    without any exchange, the latter a mean. `exact`, dims (token, layer): False where the value is an estimate,
+    or measured in some of the samples only.
     """
 
     prompt: SubjectPrompt
     answer: str
     answer_id: int
     samples: xr.DataArray
+    base_samples: xr.DataArray
     corrupt_samples: xr.DataArray
     exact: xr.DataArray
     p_clean: float
@@ -94,6 +96,6 @@ class Trace:
 
     @property
     def _effects(self) -> xr.DataArray:
-        if self.settings["direction"] == "corrupt":
-            return self.samples - self.p_clean
-        return self.samples - self.corrupt_samples
+        # In direction `corrupt` the base is the clean run, once per sample: where an exchange does nothing it
+        # equals these to the last bit, p_clean, of a batch of another size, only to rounding.
+        return self.samples - self.base_samples

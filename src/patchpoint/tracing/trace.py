@@ -94,6 +94,7 @@ def trace(  # noqa: PLR0913 (the public contract: one function for one experimen
         answer=token_texts(model.tokenizer, [correct_id])[0],
         answer_id=correct_id,
         samples=values.samples,
+        base_samples=values.base,
         corrupt_samples=values.corrupt,
         exact=values.exact,
         p_clean=float(base_values(clean, metric)[0]),
@@ -145,6 +146,7 @@ class _Values:
     """The fields of `Trace` that a measurement fills, and what the prompt was disturbed by."""
 
     samples: xr.DataArray
+    base: xr.DataArray
     corrupt: xr.DataArray
     exact: xr.DataArray
     corruption: Corruption
@@ -155,8 +157,10 @@ def _in_common(disturb: _Disturbance, samples: int, method: str) -> _Values:
     corruption = disturb.drawn(samples)
     asked, corrupt = disturb.by(corruption)
     estimate = METHODS[method](asked)
-    corrupt_samples = xr.DataArray(base_values(corrupt, asked.metric).numpy(), dims="sample")
-    return _Values(estimate.samples, corrupt_samples, estimate.exact, corruption)
+    base, corrupt_values = (
+        xr.DataArray(base_values(run, asked.metric).numpy(), dims="sample") for run in (asked.base, corrupt)
+    )
+    return _Values(estimate.samples, base, corrupt_values, estimate.exact, corruption)
 
 
 def _with_fresh_noise(disturb: _Disturbance, samples: int) -> _Values:
@@ -178,7 +182,7 @@ def _with_fresh_noise(disturb: _Disturbance, samples: int) -> _Values:
         asked.progress,
     )
     exact = xr.ones_like(apart.samples.isel(sample=0, drop=True), dtype=bool)
-    return _Values(apart.samples, apart.corrupt, exact, corruption)
+    return _Values(apart.samples, apart.base, apart.corrupt, exact, corruption)
 
 
 def _answers(
@@ -192,6 +196,10 @@ def _answers(
             raise InvalidArgument("an incorrect answer needs the correct one beside it; give answer= as well")
         return None, None, prompt
     if isinstance(answer, int):
+        if isinstance(answer, bool) or not 0 <= answer < model.d_vocab:
+            raise InvalidArgument(
+                f"answer {answer!r} is no token id; the model has 0 to {model.d_vocab - 1}, or give the answer's text"
+            )
         if incorrect is not None:
             raise InvalidArgument("an answer given as a token id stands alone; give both answers as text")
         return answer, None, prompt
