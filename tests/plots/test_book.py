@@ -4,6 +4,7 @@ import gc
 import re
 import weakref
 
+import numpy as np
 import pytest
 
 from patchpoint.errors import InvalidArgument, ResultsError, UnknownName
@@ -32,6 +33,12 @@ def test_equal_figures_give_equal_bytes_without_a_date(grid, about, tmp_path):
     first, second = (path.read_bytes() for path in books)
     assert first == second
     assert b"CreationDate" not in first
+
+
+def test_pages_of_usual_size_hold_no_raster_which_would_stay_in_memory(grid, about, tmp_path):
+    exact = np.zeros((10, 12), dtype=bool)
+    path = save_book([measure_page(grid(exact=exact), about())], tmp_path / "book.pdf")
+    assert b"/Subtype /Image" not in path.read_bytes()
 
 
 def test_a_figure_is_let_go_before_the_next_is_drawn(trace_picture, tmp_path):

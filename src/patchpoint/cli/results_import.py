@@ -65,5 +65,6 @@ def import_command(
         print_json({"out": str(out), "counts": counts, "layers": n_layers, "facts_sha256": found.sha256})
         return
     console = Console(highlight=False)
-    console.print(f"{run.record.counts.traced} facts imported into {out}", markup=False, soft_wrap=True)
+    n = run.record.counts.traced
+    console.print(f"{n} fact{'' if n == 1 else 's'} imported into {out}", markup=False, soft_wrap=True)
     console.print(f"averages: patchpoint results show {out}", markup=False, soft_wrap=True)

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from patchpoint.tracing.bootstrap import interval_over_facts, ratio
+from patchpoint.tracing.bootstrap import CONFIDENCE, interval_over_facts, ratio
 
 
 def mean_over_facts(
@@ -29,4 +29,5 @@ def mean_over_facts(
         "count": known.sum(axis=0),
     }
     place = values.shape[1:]
-    return xr.Dataset({key: (dims, part.reshape(place)) for key, part in parts.items()}, coords=coords)
+    found = {key: (dims, part.reshape(place)) for key, part in parts.items()}
+    return xr.Dataset(found, coords, {"confidence": CONFIDENCE})

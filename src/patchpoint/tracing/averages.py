@@ -48,7 +48,8 @@ def role_averages(
         for name, row in _averaged(values[rows], fact[rows], len(grids), drawn).items():
             table.setdefault(name, []).append(row)
     coords = {"role": list(ROLES), "layer": np.arange(n_layers)}
-    return xr.Dataset({name: (("role", "layer"), np.stack(rows)) for name, rows in table.items()}, coords)
+    found = {name: (("role", "layer"), np.stack(rows)) for name, rows in table.items()}
+    return xr.Dataset(found, coords, {"confidence": confidence})
 
 
 def strata(grids: Sequence[Grid], *, bands: int = BANDS) -> dict[str, list[Grid]]:
