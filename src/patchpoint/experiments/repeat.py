@@ -32,11 +32,16 @@ def repeat(
     """
     if seeds < 2:
         raise InvalidArgument(f"seeds must be at least 2 to have a spread, got {seeds}")
-    one = chosen(facts, None if fact is None else (fact,))
-    copies = _copies(one[0] if fact is not None else first_traceable(model, facts, settings), facts, seeds)
+    one = first_traceable(model, facts, settings) if fact is None else chosen(facts, (fact,))[0]
+    copies = _copies(one, facts, seeds)
     once = replace(settings, samples=1, own_seeds=True, limit=None)
     found = measure([Condition("repeated", model, once, facts=copies)], facts, work)
-    return Result("repeat", found, {"spread": spread_over_seeds(found["repeated"].grids)})
+    return Result(
+        "repeat",
+        found,
+        {"spread": spread_over_seeds(found["repeated"].grids)},
+        {"row of the file": one.number},
+    )
 
 
 def first_traceable(model: Model, facts: FactFile, settings: FactSettings) -> Fact:

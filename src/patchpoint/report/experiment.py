@@ -20,6 +20,8 @@ from .tables import Table, write_table
 
 PAGE = "index.html"
 BOOK = "heatmaps.pdf"
+ROWS_SHOWN = 120
+"""Tables with more rows are files only."""
 OWN_SHOWN = 6
 """Figures of an experiment's own that its page shows; all are files."""
 
@@ -90,18 +92,17 @@ def _pages(result: Result) -> Iterator[Figure]:
 
 
 def _sections(tables: Sequence[Table], own: Sequence[Drawn], average: Sequence[Drawn]) -> Iterator[Section]:
-    long = ("averages", "facts")
-    found = tuple(table for table in tables if table.name not in long)
-    yield Section(title="What was found", tables=found, figures=tuple(own))
+    """The first table and the experiment's own figures; averages; what other tables are short enough to read."""
+    yield Section(title="What was found", tables=tuple(tables[:1]), figures=tuple(own))
     if average:
         text = (
             "Means over every token of a role of every fact; intervals by bootstrap over facts. A prompt's tokens "
             "before its subject belong to no role."
         )
         yield Section(title="Averages by token role", text=text, figures=tuple(average))
-    facts = tuple(table for table in tables if table.name == "facts")
-    if facts:
-        yield Section(title="Facts", tables=facts)
+    short = tuple(table for table in tables[1:] if len(table.frame) <= ROWS_SHOWN)
+    if short:
+        yield Section(title="More tables", text="Longer ones are among the files.", tables=short)
 
 
 def _settings(result: Result) -> dict[str, object]:
@@ -120,4 +121,5 @@ def _settings(result: Result) -> dict[str, object]:
         f"facts, {name}": f"{len(measured.grids)} traced, {measured.n_skipped} skipped"
         for name, measured in result.conditions.items()
     }
-    return {"model": ", ".join(sorted(models)), **shared, **{k: v for k, v in differs.items() if v}, **counts}
+    said = {key: value for key, value in shared.items() if value not in ((), None, False)}
+    return {"model": ", ".join(sorted(models)), **said, **{k: v for k, v in differs.items() if v}, **counts}

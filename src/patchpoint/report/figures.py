@@ -158,6 +158,7 @@ def _spread(result: Result) -> Iterator[Picture]:
     mean = Grid(
         **{
             **vars(grid),
+            "number": result.answer["row of the file"],
             "effect": found["mean"].values,
             "effect_se": found["std"].values / np.sqrt(n),
             "p_corrupt": float(np.mean([one.p_corrupt for one in measured.grids])),

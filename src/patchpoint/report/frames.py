@@ -24,7 +24,7 @@ def tables_of(result: Result) -> Iterator[Table]:
             "peaks", peaks(result), "Where the mean effect is largest in each role, with its 95% interval"
         )
         yield _table("averages", averages(result), "Every measure by condition, token role and layer")
-        if any(len(measured.grids) >= LEAST_FACTS for measured in result.conditions.values()):
+        if any(_varies(measured.grids) for measured in result.conditions.values()):
             yield _table("strata", stratified(result), "Peaks of facts with different numbers of tokens")
         yield _table("facts", result.totals, "The facts, their probabilities and total effects")
     for name, found in result.findings.items():
@@ -33,6 +33,11 @@ def tables_of(result: Result) -> Iterator[Table]:
         if measured.agreement is not None:
             words = f"Agreement of method {measured.settings.method} with the exact sweep on checked facts, {name}"
             yield _table(f"agreement {name}", frame(measured.agreement), words)
+
+
+def _varies(grids: Sequence[Grid]) -> bool:
+    """Whether there are facts enough, and of different lengths."""
+    return len(grids) >= LEAST_FACTS and len({len(grid.tokens) for grid in grids}) > 1
 
 
 def _table(name: str, rows: pd.DataFrame, caption: str) -> Table:

@@ -8,9 +8,9 @@ from jaxtyping import Float
 
 from patchpoint.errors import InvalidArgument
 
+from .bootstrap import interval_over_facts
+
 TOP = 10
-RESAMPLES, CONFIDENCE, SEED = 2000, 0.95, 0
-"""Of the percentile bootstrap over facts."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,16 @@ def mean_agreement(found: Sequence[Agreement]) -> MeanAgreement:
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Mean and percentile bootstrap interval of one value per fact, NaN left out; NaN where none is left."""
+    """Mean and percentile bootstrap interval of one value per fact, NaN left out.
+
+    The interval is NaN for a single value, the mean too for none.
+    """
     kept = np.asarray(values, dtype=np.float64)
-    kept = kept[~np.isnan(kept)]
+    kept = kept[~np.isnan(kept)][:, None]
     if not kept.size:
         return Interval(np.nan, np.nan, np.nan)
-    drawn = np.random.default_rng(SEED).integers(kept.size, size=(RESAMPLES, kept.size))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(kept[drawn].mean(axis=1), [tail, 1 - tail])
-    return Interval(float(kept.mean()), float(low), float(high))
+    low, high = interval_over_facts(kept, np.ones_like(kept))
+    return Interval(float(kept.mean()), float(low[0]), float(high[0]))
 
 
 def _top(values: Float[np.ndarray, " site"], top: int) -> list[int]:
