@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -16,7 +17,7 @@ from patchpoint.tasks.facts import FactFile
 from .experiment_progress import watched
 from .experiment_requests import Given
 
-SHOWN = ("condition", "role", "layer", "level", "mean", "facts")
+SHOWN = ("condition", "role", "layer", "level", "mean")
 """Columns of the table in a terminal; the page and the files have all."""
 
 
@@ -73,9 +74,9 @@ def show(made: Made) -> None:
     out = Console(highlight=False)
     shown = made.tables[0]
     columns = [name for name in shown.frame.columns if name in SHOWN and shown.frame[name].nunique() > 1]
-    table = Table(title=f"{made.name}: {shown.caption}")
+    table = Table(title=f"{made.name}: {shown.caption}", box=SIMPLE)
     for name in columns:
-        table.add_column(name, no_wrap=name != "condition")
+        table.add_column(name, no_wrap=True)
     table.add_column("95% interval", no_wrap=True)
     for row in shown.frame.to_dict("records"):
         interval = f"{row['low']:.4f} to {row['high']:.4f}" if row["low"] == row["low"] else "one fact"

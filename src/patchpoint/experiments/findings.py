@@ -103,12 +103,18 @@ def spread_over_seeds(grids: Sequence[Grid]) -> xr.Dataset:
 def by_place(grids: Sequence[Grid]) -> xr.Dataset:
     """Mean effect at every token of the sentences in front, then by role in the prompt; dims (place, layer).
 
-    The sentences are the same for all facts; coordinate `text` has their tokens, then the roles' names.
+    The sentences are the same for all facts; coordinate `text` has their tokens,
+    then the roles' names, where `is_token` is false.
     """
     n_prefix = max(stop for _, stop in grids[0].spans.values())
     values = np.stack([_by_place(grid, n_prefix) for grid in grids])
     text = [*grids[0].tokens[:n_prefix], BEFORE_SUBJECT, *ROLES]
-    coords = {"place": range(len(text)), "layer": range(values.shape[2]), "text": ("place", text)}
+    coords = {
+        "place": range(len(text)),
+        "layer": range(values.shape[2]),
+        "text": ("place", text),
+        "is_token": ("place", [place < n_prefix for place in range(len(text))]),
+    }
     return mean_over_facts(values, ("place", "layer"), coords)
 
 

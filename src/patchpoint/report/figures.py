@@ -12,6 +12,7 @@ from patchpoint.plots.about import About
 from patchpoint.plots.averages import role_averages_figure
 from patchpoint.plots.beside import beside, rome_panels, spread
 from patchpoint.plots.curves import curve
+from patchpoint.plots.places import place_heatmap
 from patchpoint.plots.role_lines import role_summary
 from patchpoint.plots.shares import share_heatmap
 from patchpoint.tracing.grid import Grid
@@ -122,6 +123,13 @@ def _calibration(result: Result) -> Iterator[Picture]:
     )
 
 
+def _places(result: Result) -> Iterator[Picture]:
+    for name, measured in result.conditions.items():
+        words = f"{name}: mean effect at every token of the sentences in front, then by role in the prompt"
+        drawn = place_heatmap(result.findings[name], about(name, measured))
+        yield Picture(file_name(f"places {name}"), words, drawn)
+
+
 def _positions(result: Result) -> Iterator[Picture]:
     measured = next(one for name, one in result.conditions.items() if name.startswith("order"))
     said = about("sentences in front, in every order", measured)
@@ -208,6 +216,7 @@ def _both(*parts: Callable[[Result], Iterator[Picture]]) -> Callable[[Result], I
 OWN: dict[str, Callable[[Result], Iterator[Picture]]] = {
     "wrong-direction": _shares,
     "vary-noise": _levels,
+    "prefix": _places,
     "fact-position": _positions,
     "repeat": _spread,
     "fresh-noise": _beside,
