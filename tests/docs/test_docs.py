@@ -10,10 +10,12 @@ import typer
 import patchpoint as pp
 from patchpoint.cli.main import app, main
 from patchpoint.errors import ModelError, PatchpointError
+from patchpoint.experiments import EXPERIMENTS
 from patchpoint.models.families import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+LABORATORY = (ROOT / "docs" / "experiments.md").read_text()
 
 
 def commands(group, path=()):
@@ -48,7 +50,7 @@ def shell_lines(text):
     return [line for block in blocks for line in block.splitlines() if line.startswith("patchpoint")]
 
 
-@pytest.mark.parametrize("line", shell_lines(README))
+@pytest.mark.parametrize("line", shell_lines(README + LABORATORY))
 def test_commands_of_the_readme_exist_with_their_options(line):
     words = shlex.split(line, comments=True)[1:]
     path = next(path for path in sorted(ALL, key=len, reverse=True) if tuple(words[: len(path)]) == path)
@@ -64,6 +66,11 @@ def test_documents_name_every_family_and_layer():
     for package in (ROOT / "src" / "patchpoint").iterdir():
         if package.is_dir() and (package / "__init__.py").exists():
             assert f"`{package.name}`" in architecture
+
+
+def test_the_laboratory_page_names_every_experiment():
+    for name in EXPERIMENTS:
+        assert f"`{name}`" in LABORATORY
 
 
 def test_pictures_of_the_readme_are_there():

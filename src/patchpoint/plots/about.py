@@ -43,6 +43,8 @@ class About:
     direction: str = "restore"
     method: str = "exact"
     sever: str | None = None
+    done: str | None = None
+    """What was done, in words, where no state is exchanged."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -56,13 +58,15 @@ class About:
     @property
     def intervention(self) -> str:
         """Model, condition and what is patched, e.g. ``gpt2, gaussian: residual stream restored at one token``."""
+        if self.done is not None:
+            return f"{prose(self.model)}, {prose(self.condition)}: {prose(self.done)}"
         severed = "" if self.sever is None else f"; {STATES[self.sever]}s after it as in the corrupted run"
         return f"{prose(self.model)}, {prose(self.condition)}: {patched(self)} at one token{severed}"
 
     @property
     def made(self) -> str:
         """Noise, samples, seed and method in words."""
-        return f"{how(self)}; {METHODS[self.method]}"
+        return how(self) if self.done is not None else f"{how(self)}; {METHODS[self.method]}"
 
     @property
     def caption(self) -> tuple[str, ...]:

@@ -121,5 +121,7 @@ def _settings(result: Result) -> dict[str, object]:
         f"facts, {name}": f"{len(measured.grids)} traced, {measured.n_skipped} skipped"
         for name, measured in result.conditions.items()
     }
+    if len(set(counts.values())) == 1:
+        counts = {"facts": next(iter(counts.values()))}
     said = {key: value for key, value in shared.items() if value not in ((), None, False)}
     return {"model": ", ".join(sorted(models)), **said, **{k: v for k, v in differs.items() if v}, **counts}

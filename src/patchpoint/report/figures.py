@@ -1,7 +1,7 @@
 """Which figures belong to an experiment, beside the averages that all have."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -85,7 +85,7 @@ def _shares(result: Result) -> Iterator[Picture]:
 
 def _levels(result: Result) -> Iterator[Picture]:
     measured = next(iter(result.conditions.values()))
-    said = about("noise of many standard deviations", measured)
+    said = replace(about("noise of many standard deviations", measured), noise="Gaussian, std along x")
     yield Picture(
         "by-level",
         "corrupted probability, mean effect and largest effect against the standard deviation of the noise",
@@ -104,6 +104,7 @@ def _calibration(result: Result) -> Iterator[Picture]:
     said = About(
         model=str(answer["model"]),
         condition="calibration of the noise",
+        done="the subjects' embeddings noised, nothing restored",
         facts=int(str(answer["facts"])),
         noise=str(answer["noise"]),
         samples=int(str(answer["samples"])),

@@ -74,10 +74,10 @@ def experiment_page(
     parts = [
         f"<p class=question>{_shown(question)}</p>",
         f"<p>Source: {_shown(source)}</p>",
+        *(_section(section, numbers) for section in sections),
         "<section><h2>How to get the same</h2>",
         f"<p>Command line</p>{_code(command)}<p>Python</p>{_code(call)}</section>",
         f"<section><h2>Settings</h2>{_settings(settings)}</section>",
-        *(_section(section, numbers) for section in sections),
         f"<section><h2>Files</h2>{_links(files)}</section>" if files else "",
     ]
     return _page(title, parts)
