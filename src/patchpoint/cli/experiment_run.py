@@ -19,6 +19,7 @@ from .experiment_requests import Given
 
 SHOWN = ("condition", "role", "layer", "level", "mean")
 """Columns of the table in a terminal; the page and the files have all."""
+WRAPPED = ("condition", "role")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def show(made: Made) -> None:
     columns = [name for name in shown.frame.columns if name in SHOWN and shown.frame[name].nunique() > 1]
     table = Table(title=f"{made.name}: {shown.caption}", box=SIMPLE)
     for name in columns:
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, no_wrap=name not in WRAPPED)
     table.add_column("95% interval", no_wrap=True)
     for row in shown.frame.to_dict("records"):
         interval = f"{row['low']:.4f} to {row['high']:.4f}" if row["low"] == row["low"] else "one fact"
