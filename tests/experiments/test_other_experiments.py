@@ -141,10 +141,6 @@ def test_a_sentence_that_is_part_of_another_keeps_its_own_place(lab):
         ({"sentences": (("w60", " "),)}, "neither of them empty"),
         ({"sentences": (("w60", "w60"),)}, "must all be different"),
         ({"sentences": (("w60", "w61 w62"),)}, "no fact could be traced.*tokens"),
-        (
-            {"sentences": (("w9 w13 w60", "w9 w13 w61"), ("w21 w22 w60", "w21 w22 w61")), "limit": 1},
-            "fact|condition",
-        ),
     ],
 )
 def test_sentences_and_orders_that_do_not_fit_are_refused(lab, arguments, message):
@@ -276,3 +272,24 @@ def test_models_that_cannot_be_compared_are_refused(lab):
             against=laboratory("gpt2").model,
             settings=replace(lab.settings, answer="predicted"),
         )
+
+
+def test_fact_position_traces_the_same_prompts_under_every_condition(lab):
+    """Each sentence names the subject of another fact, which is left out behind it."""
+    sentences = (("w9 w13 w60", "w9 w13 w61"), ("w21 w22 w60", "w21 w22 w61"))
+    named = {
+        f.number for f in lab.facts.facts if any(f.subject in text for pair in sentences for text in pair)
+    }
+    common = tuple(f.number for f in lab.facts.facts if f.number not in named)[:2]
+    assert len(named) == 2, "a condition on its own would have other facts"
+    found = experiments.fact_position(
+        lab.model, lab.facts, sentences=sentences, limit=2, settings=lab.settings
+    )
+    for condition in found.conditions:
+        assert numbers(found.grids(condition)) == common
+
+
+def test_fact_position_without_a_common_fact_is_refused(lab):
+    settings = replace(lab.settings, answer="predicted")
+    with pytest.raises(PatchpointError, match="behind every sentence and order"):
+        experiments.fact_position(lab.model, lab.facts, sentences=SENTENCES, settings=settings)

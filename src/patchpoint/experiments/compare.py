@@ -55,14 +55,15 @@ def compare_models(
     names = (_name(model), _name(against))
     if names[0] == names[1]:
         raise InvalidArgument(f"both models are {names[0]}; give another one to compare with")
+    settings = replace(settings, limit=limit)
     answered = (f for f in facts.facts if all(_answers(m, f, settings) for m in (model, against)))
-    numbers = tuple(fact.number for fact in islice(answered, limit))
+    numbers = tuple(fact.number for fact in islice(answered, settings.limit))
     if not numbers:
         raise InvalidArgument(
             f"{names[0]} and {names[1]} answer no fact in common; give other facts, or --answer attribute"
         )
     each = zip(names, (model, against), strict=True)
-    conditions = [Condition(name, m, replace(settings, limit=None), numbers) for name, m in each]
+    conditions = [Condition(name, m, settings, numbers) for name, m in each]
     found = measure(conditions, facts, work)
     findings = {}
     for name, measured in found.items():

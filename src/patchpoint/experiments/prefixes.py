@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 from patchpoint.engine import Model
-from patchpoint.errors import InvalidArgument
-from patchpoint.tasks.facts import FactFile
+from patchpoint.errors import FactError, InvalidArgument, PromptError
+from patchpoint.tasks.facts import Fact, FactFile
 
 from .condition import WORK, Condition, Work, measure
+from .fact_run import why_not
 from .findings import by_place, by_position
 from .result import Result
 from .settings import SETTINGS, TWIN, FactSettings
+from .twins import prefix_twin
 
 Sentences = Sequence[tuple[str, str]]
 """Sentences that are true, each with a false one of as many tokens."""
@@ -64,6 +67,7 @@ def fact_position(
 ) -> Result:
     """Each sentence alone in front, then all of them in every order asked for: its effect by its position.
 
+    The same prompts under all of these: the first `limit` that the model answers behind each.
     `orders` name the sentences from 1 (default: the rotations, in which each stands at each position once).
     """
     check(sentences)
@@ -74,11 +78,12 @@ def fact_position(
             raise InvalidArgument(f"the order {list(order)} must name each of the sentences 1 to {n} once")
     alone = {f"alone {i}": (i,) for i in range(1, n + 1)}
     stacked = {f"order {'-'.join(map(str, order))}": tuple(order) for order in orders}
-    settings = replace(settings, limit=limit)
-    conditions = [
-        Condition(name, model, _behind(settings, [sentences[i - 1] for i in order]))
-        for name, order in (alone | stacked).items()
-    ]
+    limited = replace(settings, limit=limit)
+    each = {
+        name: _behind(limited, [sentences[i - 1] for i in order]) for name, order in (alone | stacked).items()
+    }
+    numbers = _answered_behind_all(model, facts, tuple(each.values()))
+    conditions = [Condition(name, model, behind, numbers) for name, behind in each.items()]
     found = measure(conditions, facts, work)
     return Result(
         "fact-position",
@@ -88,6 +93,26 @@ def fact_position(
             {order: found[name].grids for name, order in stacked.items()},
         ),
     )
+
+
+def _answered_behind_all(model: Model, facts: FactFile, each: Sequence[FactSettings]) -> tuple[int, ...]:
+    """Rows of the first facts that can be traced under all these settings. Raises FactError for none."""
+    answered = (fact for fact in facts.facts if all(_answered(model, fact, settings) for settings in each))
+    numbers = tuple(fact.number for fact in islice(answered, each[0].limit))
+    if not numbers:
+        raise FactError(
+            f"no fact of {str(facts.path)!r} is answered behind every sentence and order; give other facts, or "
+            "--answer attribute"
+        )
+    return numbers
+
+
+def _answered(model: Model, fact: Fact, settings: FactSettings) -> bool:
+    try:
+        prefix_twin(fact, settings.prefix, settings.false_prefix)
+        return why_not(model, fact, settings) is None
+    except PromptError:
+        return False
 
 
 def check(sentences: Sentences) -> None:
