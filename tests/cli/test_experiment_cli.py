@@ -60,9 +60,8 @@ def sentences(tmp_path):
 @pytest.fixture
 def experiment(run, folder, facts, tmp_path):
     def call(*words, answer=("--answer", "attribute")):
-        return run(
-            "experiment", *words, "--facts", facts, "--model", folder, "--out", tmp_path / "lab", *answer
-        )
+        given = ("--facts", facts, "--model", folder, "--out", tmp_path / "lab", "--pictures", "png")
+        return run("experiment", *given, *words, *answer)
 
     return call
 
@@ -86,7 +85,7 @@ def test_every_experiment_leaves_tables_figures_and_a_page(name, experiment, oth
     samples = [] if "samples" in EXPERIMENTS[name].fixes else ["--samples", 2]
     limit = ["--limit", 2] if "limit" in EXPERIMENTS[name].options else []
     answer = () if name == "calibrate" else ("--answer", "attribute")
-    code, out, err = experiment(name, *words, *samples, *limit, "--json", "--pictures", "png", answer=answer)
+    code, out, err = experiment(name, *words, *samples, *limit, "--json", answer=answer)
     assert code == 0, err
     (document,) = json.loads(out)["experiments"]
     made = tmp_path / "lab" / name
