@@ -126,4 +126,4 @@ def check(sentences: Sentences) -> None:
 
 def _behind(settings: FactSettings, sentences: Sentences) -> FactSettings:
     true, false = (tuple(pair[side] for pair in sentences) for side in (0, 1))
-    return replace(settings, noise=TWIN, prefix=true, false_prefix=false)
+    return replace(settings, noise=TWIN, prefix=true, false_prefix=false, samples=1)
