@@ -1,6 +1,6 @@
 """Attribution and screen against the exact heatmap, over the facts of a file, in one process."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from patchpoint.engine import Batch, Model
 from patchpoint.engine.cost import block_cost
 from patchpoint.engine.sweep import base_values
-from patchpoint.errors import FactError, PromptError
-from patchpoint.experiments.fact_run import usable_prompts, why_not
+from patchpoint.errors import FactError
+from patchpoint.experiments.fact_run import answers, usable_prompts
 from patchpoint.experiments.settings import FactSettings
 from patchpoint.models.tokens import answer_ids
 from patchpoint.tasks.facts import Fact, FactFile
@@ -113,7 +113,8 @@ def bench_screen(
     check_positive(limit=limit, samples=samples)
     corruptor = corruptor_of(NOISE).fitted(model, usable_prompts(model, facts, None))
     done = []
-    for fact in islice(_answered(model, facts), limit):
+    answered = (fact for fact in facts.facts if answers(model, fact, FactSettings()))
+    for fact in islice(answered, limit):
         done.append(_bench_fact(fact, exchange_of(model, fact, corruptor, samples, seed, memory_gib)))
         on_fact(done[-1])
     if not done:
@@ -141,16 +142,6 @@ def exchange_of(
     batch = clean.batch.repeat(len(drawn.values))
     corrupt = model.run(batch, edits=[drawn.edit], keep=(), memory_gib=memory_gib)
     return Exchange(corrupt, clean, min(drawn.positions), "resid", 1, "prob", memory_gib=memory_gib)
-
-
-def _answered(model: Model, facts: FactFile) -> Iterator[Fact]:
-    """The facts whose attribute the model predicts."""
-    for fact in facts.facts:
-        try:
-            if why_not(model, fact, FactSettings()) is None:
-                yield fact
-        except PromptError:
-            continue
 
 
 def _bench_fact(fact: Fact, asked: Exchange) -> FactBench:

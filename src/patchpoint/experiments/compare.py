@@ -4,13 +4,13 @@ from dataclasses import replace
 from itertools import islice
 
 from patchpoint.engine import Model
-from patchpoint.errors import InvalidArgument, PromptError
+from patchpoint.errors import InvalidArgument
 from patchpoint.models.tokens import encode
-from patchpoint.tasks.facts import Fact, FactFile
+from patchpoint.tasks.facts import FactFile
 
 from .basic import N_FACTS
 from .condition import WORK, Condition, Work, measure
-from .fact_run import why_not
+from .fact_run import answers
 from .findings import magnitude, wrong_sign
 from .result import Result
 from .settings import SETTINGS, FactSettings
@@ -56,7 +56,7 @@ def compare_models(
     if names[0] == names[1]:
         raise InvalidArgument(f"both models are {names[0]}; give another one to compare with")
     settings = replace(settings, limit=limit)
-    answered = (f for f in facts.facts if all(_answers(m, f, settings) for m in (model, against)))
+    answered = (f for f in facts.facts if all(answers(m, f, settings) for m in (model, against)))
     numbers = tuple(fact.number for fact in islice(answered, settings.limit))
     if not numbers:
         raise InvalidArgument(
@@ -74,10 +74,3 @@ def compare_models(
 
 def _name(model: Model) -> str:
     return f"{model.name} {str(model.dtype).removeprefix('torch.')}"
-
-
-def _answers(model: Model, fact: Fact, settings: FactSettings) -> bool:
-    try:
-        return why_not(model, fact, settings) is None
-    except PromptError:
-        return False

@@ -107,6 +107,14 @@ def why_not(model: Model, fact: Fact, settings: FactSettings) -> str | None:
     return f"predicts {said!r} ({probabilities[top]:.4f}), not {meant!r} ({probabilities[wanted]:.4f})"
 
 
+def answers(model: Model, fact: Fact, settings: FactSettings) -> bool:
+    """Whether a fact is one that these settings do not skip for its answer, or for what cannot be asked."""
+    try:
+        return why_not(model, fact, settings) is None
+    except PromptError:
+        return False
+
+
 def _keep(
     store: Store,
     row: dict[str, object],

@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from patchpoint.errors import InvalidArgument
 from patchpoint.tracing.agreement import agreement
+from patchpoint.tracing.averages import role_numbers
 from patchpoint.tracing.bootstrap import CONFIDENCE, ratio
 from patchpoint.tracing.grid import Grid
-from patchpoint.tracing.roles import ROLES, role_of
+from patchpoint.tracing.roles import ROLES
 
 from .intervals import mean_over_facts
 
@@ -44,9 +45,8 @@ def magnitude(grids: Sequence[Grid]) -> xr.Dataset:
 
 def role_means(grid: Grid) -> Float[np.ndarray, "role layer"]:
     """A fact's mean effect over its tokens of each role, NaN for roles that it lacks."""
-    subject = [grid.subject_span[0] <= i < grid.subject_span[1] for i in range(len(grid.tokens))]
-    roles = [role_of(position, subject) for position in range(len(grid.tokens))]
-    return np.stack([_mean_of_rows(grid, [r == role for r in roles]) for role in ROLES])
+    roles = role_numbers(grid)
+    return np.stack([_mean_of_rows(grid, roles == number) for number in range(len(ROLES))])
 
 
 def by_level(by_std: Mapping[float, Sequence[Grid]]) -> dict[str, xr.Dataset]:
@@ -162,12 +162,13 @@ def _sentence_sums(grid: Grid) -> Float[np.ndarray, "position layer"]:
 
 
 def _by_place(grid: Grid, n_prefix: int) -> Float[np.ndarray, "place layer"]:
-    before = [n_prefix <= i < grid.subject_span[0] for i in range(len(grid.tokens))]
+    places = np.arange(len(grid.tokens))
+    before = (n_prefix <= places) & (places < grid.subject_span[0])
     return np.concatenate([grid.effect[:n_prefix], _mean_of_rows(grid, before)[None], role_means(grid)])
 
 
-def _mean_of_rows(grid: Grid, wanted: Sequence[bool]) -> Float[np.ndarray, " layer"]:
-    rows = grid.effect[np.array(wanted)]
+def _mean_of_rows(grid: Grid, wanted: Bool[np.ndarray, " token"]) -> Float[np.ndarray, " layer"]:
+    rows = grid.effect[wanted]
     return rows.mean(0) if len(rows) else np.full(grid.effect.shape[1], np.nan)
 
 

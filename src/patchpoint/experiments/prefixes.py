@@ -9,7 +9,7 @@ from patchpoint.errors import FactError, InvalidArgument, PromptError
 from patchpoint.tasks.facts import Fact, FactFile
 
 from .condition import WORK, Condition, Work, measure
-from .fact_run import why_not
+from .fact_run import answers
 from .findings import by_place, by_position
 from .result import Result
 from .settings import SETTINGS, TWIN, FactSettings
@@ -110,9 +110,9 @@ def _answered_behind_all(model: Model, facts: FactFile, each: Sequence[FactSetti
 def _answered(model: Model, fact: Fact, settings: FactSettings) -> bool:
     try:
         prefix_twin(fact, settings.prefix, settings.false_prefix)
-        return why_not(model, fact, settings) is None
     except PromptError:
         return False
+    return answers(model, fact, settings)
 
 
 def check(sentences: Sentences) -> None:

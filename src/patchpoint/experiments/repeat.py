@@ -4,11 +4,11 @@ import hashlib
 from dataclasses import replace
 
 from patchpoint.engine import Model
-from patchpoint.errors import FactError, InvalidArgument, PromptError
+from patchpoint.errors import FactError, InvalidArgument
 from patchpoint.tasks.facts import Fact, FactFile
 
 from .condition import WORK, Condition, Work, measure
-from .fact_run import chosen, why_not
+from .fact_run import answers, chosen
 from .findings import spread_over_seeds
 from .result import Result
 from .settings import SETTINGS, FactSettings
@@ -47,11 +47,8 @@ def repeat(
 def first_traceable(model: Model, facts: FactFile, settings: FactSettings) -> Fact:
     """The file's first fact that the settings do not skip. Raises FactError when there is none."""
     for fact in facts.facts:
-        try:
-            if why_not(model, fact, settings) is None:
-                return fact
-        except PromptError:
-            continue
+        if answers(model, fact, settings):
+            return fact
     raise FactError(
         f"the model answers no fact of {str(facts.path)!r}; give other facts, or --answer attribute"
     )

@@ -7,6 +7,7 @@ import numpy as np
 
 from patchpoint.errors import InvalidArgument, UnknownName
 from patchpoint.tracing.grid import Grid
+from patchpoint.tracing.trace import SEVERED
 
 from .labels import prose, shortened, visible
 from .picture import ANSWER_LIMIT, DOTS, PROMPT_LIMIT
@@ -17,7 +18,6 @@ METHODS = {
     "attribution": "estimated by a gradient (method attribution)",
     "screen": "the strongest sites run, the others estimated (method screen)",
 }
-SEVERED = ("mlp", "attn")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ def role_averages(
     n_layers = grids[0].effect.shape[1]
     values = np.concatenate([cells(grid) for grid in grids])
     fact = np.repeat(np.arange(len(grids)), [len(grid.tokens) for grid in grids])
-    role = np.concatenate([_roles(grid) for grid in grids])
+    role = np.concatenate([role_numbers(grid) for grid in grids])
     drawn = {"resamples": resamples, "confidence": confidence, "seed": seed}
     table: dict[str, list[np.ndarray]] = {}
     for number in range(len(ROLES)):
@@ -93,8 +93,8 @@ def _check(grids: Sequence[Grid], resamples: int, confidence: float) -> None:
             )
 
 
-def _roles(grid: Grid) -> Int[np.ndarray, " token"]:
-    """The index of each token's role, -1 before the subject."""
+def role_numbers(grid: Grid) -> Int[np.ndarray, " token"]:
+    """The index in ROLES of each token's role, -1 before the subject."""
     start, stop = grid.subject_span
     subject = [start <= position < stop for position in range(len(grid.tokens))]
     roles = [role_of(position, subject) for position in range(len(subject))]
