@@ -7,11 +7,12 @@ PatchpointError
   + ModelError         a model that cannot be found, read or trusted
       + UnsupportedFamily   an architecture without an adapter
   + FactError          a malformed row or file of facts
+  + TaskError          a task that a model or its tokenizer cannot do, or that has too few prompts
   + ResultsError       a results folder that cannot be written, read or continued
   + EditNotApplied     an edit that did not take place: a defect, never a zero effect
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 
 
@@ -49,6 +50,17 @@ class UnsupportedFamily(ModelError):
 
 class FactError(PatchpointError):
     """A malformed row or file of facts."""
+
+
+class TaskError(PatchpointError):
+    """A task that a model or its tokenizer cannot do, or that has too few different prompts.
+
+    `reports`: by task, what became of its candidates (`patchpoint.tasks.screening.Report`).
+    """
+
+    def __init__(self, message: str, reports: Mapping[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.reports = dict(reports or {})
 
 
 class ResultsError(PatchpointError):

@@ -11,7 +11,7 @@ import reference_tracing
 from laboratory import Laboratory, ids_of
 from patchpoint import experiments
 from patchpoint.tasks.facts import Fact, FactFile
-from patchpoint.tasks.prompts import SubjectPrompt
+from patchpoint.tasks.subject import SubjectPrompt
 from patchpoint.tracing import ROLES, average_by_role
 from patchpoint.tracing.corruption import corruptor_of
 from patchpoint.tracing.roles import role_of

@@ -3,7 +3,7 @@
 import pytest
 
 import patchpoint as pp
-from patchpoint.tasks.prompts import SubjectPrompt
+from patchpoint.tasks.subject import SubjectPrompt
 from words import tiny_model
 
 

@@ -7,7 +7,7 @@ import torch
 import patchpoint as pp
 import reference
 from patchpoint.errors import InvalidArgument, UnknownName
-from patchpoint.tasks.prompts import SubjectPrompt
+from patchpoint.tasks.subject import SubjectPrompt
 from patchpoint.tracing.calibration import calibrate
 from words import tiny_model
 

@@ -14,7 +14,7 @@ from made_tokenizers import byte_level
 from patchpoint.engine import Batch
 from patchpoint.engine.sweep import base_values
 from patchpoint.errors import InvalidArgument, PromptError
-from patchpoint.tasks.prompts import SubjectPrompt
+from patchpoint.tasks.subject import SubjectPrompt
 from patchpoint.tracing.corruption import (
     Corruption,
     Gaussian,

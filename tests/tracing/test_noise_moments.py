@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchpoint.tasks.prompts import SubjectPrompt
+from patchpoint.tasks.subject import SubjectPrompt
 from patchpoint.tracing.corruption import Multivariate, Student, corruptor_of
 from patchpoint.tracing.noise import Spread
 from words import tiny_model

@@ -9,7 +9,7 @@ import torch
 import patchpoint as pp
 import reference
 import reference_tracing
-from patchpoint.tasks.prompts import SubjectPrompt
+from patchpoint.tasks.subject import SubjectPrompt
 from patchpoint.tracing import Twin
 from patchpoint.tracing.corruption import corruptor_of
 from words import tiny_model

@@ -16,7 +16,7 @@ from patchpoint.experiments.fact_run import answers, usable_prompts
 from patchpoint.experiments.settings import FactSettings
 from patchpoint.models.tokens import answer_ids
 from patchpoint.tasks.facts import Fact, FactFile
-from patchpoint.tasks.prompts import SubjectPrompt
+from patchpoint.tasks.subject import SubjectPrompt
 from patchpoint.tracing.agreement import TOP, Agreement, MeanAgreement, agreement, mean_agreement
 from patchpoint.tracing.attribution import attributed
 from patchpoint.tracing.corruption import Corruptor, corruptor_of

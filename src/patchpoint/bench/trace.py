@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFa
 
 from patchpoint.engine import Model
 from patchpoint.models.families import adapter_for
-from patchpoint.tasks.prompts import SubjectPrompt
+from patchpoint.tasks.subject import SubjectPrompt
 from patchpoint.tracing import Trace, trace
 from patchpoint.tracing.noise import gaussian
 

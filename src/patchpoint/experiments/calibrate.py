@@ -6,7 +6,7 @@ from patchpoint.engine import Model
 from patchpoint.errors import FactError, PromptError, UnknownName
 from patchpoint.models.tokens import answer_ids
 from patchpoint.tasks.facts import FactFile
-from patchpoint.tasks.prompts import SubjectPrompt
+from patchpoint.tasks.subject import SubjectPrompt
 from patchpoint.tracing.calibration import Calibration
 from patchpoint.tracing.calibration import calibrate as calibrated
 from patchpoint.tracing.noise import embedding_std

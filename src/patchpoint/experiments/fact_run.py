@@ -9,7 +9,7 @@ from patchpoint.models.tokens import answer_ids, encode, token_texts
 from patchpoint.results import RunRecord, Store, new_record
 from patchpoint.results.schema import grid_rows
 from patchpoint.tasks.facts import Fact, FactFile
-from patchpoint.tasks.prompts import SubjectPrompt
+from patchpoint.tasks.subject import SubjectPrompt
 from patchpoint.tracing import Trace, trace
 from patchpoint.tracing.corruption import Corruptor, NoiseLike, corruptor_of
 

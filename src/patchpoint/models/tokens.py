@@ -171,23 +171,37 @@ def answer_ids(
     One space is put between them when neither side has white space there. Raises PromptError when the answer
     is blank, when it becomes a special or unknown token, and when the prompt's last token merges with it.
     """
+    ids = continuation_ids(tokenizer, prompt, continuation(prompt, answer), bos)
+    return Answer(ids, differs_alone=encode(tokenizer, answer, bos=False).ids != ids)
+
+
+def continuation(prompt: str, answer: str) -> str:
+    """An answer as it follows its prompt: behind one space when neither side has white space there."""
+    check_text("prompt", prompt)
     check_text("answer", answer)
-    if answer.isspace():
-        raise PromptError(f"the answer {answer!r} is blank; give the text that continues the prompt")
+    return answer if prompt[-1].isspace() or answer[0].isspace() else f" {answer}"
+
+
+def continuation_ids(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, text: str, bos: bool | None = None
+) -> tuple[int, ...]:
+    """The ids with which exactly `text` continues `prompt`. Raises PromptError as `answer_ids` does."""
+    check_text("answer", text)
+    if text.isspace():
+        raise PromptError(f"the answer {text!r} is blank; give the text that continues the prompt")
     before = encode(tokenizer, prompt, bos).ids
-    gap = "" if prompt[-1].isspace() or answer[0].isspace() else " "
-    both = encode(tokenizer, prompt + gap + answer, bos).ids
+    both = encode(tokenizer, prompt + text, bos).ids
     if both[: len(before)] != before:
         raise PromptError(
-            f"the end of the prompt {prompt[-20:]!r} and the answer {answer!r} share a token, so the "
+            f"the end of the prompt {prompt[-20:]!r} and the answer {text!r} share a token, so the "
             "prompt's ids change with it; move the boundary (most often: end the prompt without a space)"
         )
     ids = both[len(before) :]
     if not ids or not set(ids).isdisjoint(tokenizer.all_special_ids):
         raise PromptError(
-            f"the answer {answer!r} has no ordinary token in this vocabulary; give another answer"
+            f"the answer {text!r} has no ordinary token in this vocabulary; give another answer"
         )
-    return Answer(ids, differs_alone=encode(tokenizer, answer, bos=False).ids != ids)
+    return ids
 
 
 def common_leading(correct: Sequence[int], incorrect: Sequence[int]) -> tuple[int, ...]:

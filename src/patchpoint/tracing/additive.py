@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpoint.engine import Model
-from patchpoint.tasks.prompts import SubjectPrompt
+from patchpoint.tasks.subject import SubjectPrompt
 
 from .draw import Corruption, added, check_number, shape_of, written
 from .noise import Spread, embedding_std, gaussian, given, uniform

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from patchpoint.engine import Model
 from patchpoint.errors import InvalidArgument, UnknownName
-from patchpoint.tasks.prompts import SubjectPrompt
+from patchpoint.tasks.subject import SubjectPrompt
 
 from .additive import Gaussian, Scaled, Uniform
 from .bisection import Bisection, short

@@ -12,7 +12,7 @@ from patchpoint.engine import Batch, Edit, Model, Site, Source
 from patchpoint.engine.memory import budget_bytes, even_cuts
 from patchpoint.engine.sweep import base_values
 from patchpoint.errors import InvalidArgument
-from patchpoint.tasks.prompts import SubjectPrompt
+from patchpoint.tasks.subject import SubjectPrompt
 
 from .draw import Corruption, Corruptor
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from patchpoint.engine import Edit, Model, Site
 from patchpoint.errors import InvalidArgument
-from patchpoint.tasks.prompts import SubjectPrompt
+from patchpoint.tasks.subject import SubjectPrompt
 
 from .noise import Shape
 

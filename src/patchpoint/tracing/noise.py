@@ -14,7 +14,7 @@ from torch import Tensor
 
 from patchpoint.engine import Model
 from patchpoint.errors import InvalidArgument, PromptError
-from patchpoint.tasks.prompts import SubjectPrompt
+from patchpoint.tasks.subject import SubjectPrompt
 
 Shape = tuple[int, int, int]
 """Samples, tokens, d_embed."""

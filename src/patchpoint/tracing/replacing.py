@@ -8,7 +8,7 @@ import torch
 from patchpoint.engine import Model
 from patchpoint.errors import InvalidArgument, PromptError
 from patchpoint.models.tokens import encode
-from patchpoint.tasks.prompts import SubjectPrompt
+from patchpoint.tasks.subject import SubjectPrompt
 
 from .additive import Gaussian, Given, Multivariate, Scaled, Student, Uniform
 from .draw import Corruption, shape_of

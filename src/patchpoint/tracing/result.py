@@ -5,7 +5,7 @@ from typing import Any
 
 import xarray as xr
 
-from patchpoint.tasks.prompts import SubjectPrompt
+from patchpoint.tasks.subject import SubjectPrompt
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from patchpoint.engine.metrics import metric_of
 from patchpoint.engine.sweep import Progress, base_values
 from patchpoint.errors import InvalidArgument, UnknownName
 from patchpoint.models.tokens import answer_ids, common_leading, token_texts
-from patchpoint.tasks.prompts import SubjectPrompt
+from patchpoint.tasks.subject import SubjectPrompt
 
 from .attribution import attributed
 from .corruption import Corruption, Corruptor, NoiseLike, corruptor_of
