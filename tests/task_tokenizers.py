@@ -1,5 +1,6 @@
 """Tokenizers of the two kinds people bring, trained on a task's own texts, and tiny models that use them."""
 
+import re
 from functools import cache
 from itertools import islice
 from random import Random
@@ -11,7 +12,7 @@ import patchpoint as pp
 from families import tiny
 from patchpoint.models.families import adapter_for
 from patchpoint.tasks.catalogue import task
-from patchpoint.tasks.lexicon import Lexicon
+from patchpoint.tasks.lexicon import Fillers, Lexicon
 from words import word_tokenizer
 
 N_TEXTS = 400
@@ -22,7 +23,9 @@ class EveryWordFits(Lexicon):
     """The lexicon of a tokenizer that has one token for every word."""
 
     def fitting(self, what, words, places, *, n_tokens=1):
-        return tuple(dict.fromkeys(words))
+        kept = tuple(dict.fromkeys(words))
+        self.fillers.append(Fillers(what, len(kept), len(kept), n_tokens or 1, ()))
+        return kept
 
 
 def texts_of(name, settings):
@@ -48,7 +51,9 @@ def gpt2_like(corpus):
         special_tokens=["<|endoftext|>"],
         show_progress=False,
     )
-    backend.train_from_iterator(corpus, trainer)
+    # GPT-2 writes most years as two tokens of two digits: training must not see them whole.
+    halves = (re.sub(r"(\d\d)(\d\d)", r"\1x\2", text) for text in corpus)
+    backend.train_from_iterator(halves, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
     )
@@ -62,6 +67,7 @@ def llama_like(corpus):
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(space, "merged_with_next"),
+            pre_tokenizers.Split("\n", "isolated"),
             pre_tokenizers.Punctuation("isolated"),
             pre_tokenizers.Digits(individual_digits=True),
         ]

@@ -21,6 +21,7 @@ from .engine import resampled as resampled
 from .engine import sweep as sweep
 from .engine import sweep_edges as sweep_edges
 from .errors import PatchpointError as PatchpointError
+from .tasks.catalogue import task as task
 from .tasks.prompts import Prompts as Prompts
 from .tracing import Trace as Trace
 from .tracing import trace as trace

@@ -12,10 +12,12 @@ from patchpoint.cli.main import app, main
 from patchpoint.errors import ModelError, PatchpointError
 from patchpoint.experiments import EXPERIMENTS
 from patchpoint.models.families import FAMILIES
+from patchpoint.tasks.catalogue import TASKS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 LABORATORY = (ROOT / "docs" / "experiments.md").read_text()
+TASK_PAGE = (ROOT / "docs" / "tasks.md").read_text()
 
 
 def commands(group, path=()):
@@ -50,7 +52,7 @@ def shell_lines(text):
     return [line for block in blocks for line in block.splitlines() if line.startswith("patchpoint")]
 
 
-@pytest.mark.parametrize("line", shell_lines(README + LABORATORY))
+@pytest.mark.parametrize("line", shell_lines(README + LABORATORY + TASK_PAGE))
 def test_commands_of_the_readme_exist_with_their_options(line):
     words = shlex.split(line, comments=True)[1:]
     path = next(path for path in sorted(ALL, key=len, reverse=True) if tuple(words[: len(path)]) == path)
@@ -71,6 +73,11 @@ def test_documents_name_every_family_and_layer():
 def test_the_laboratory_page_names_every_experiment():
     for name in EXPERIMENTS:
         assert f"`{name}`" in LABORATORY
+
+
+def test_the_page_of_tasks_has_a_heading_for_every_task():
+    for name in TASKS:
+        assert re.search(rf"^#+ .*{name}", TASK_PAGE, re.M), name
 
 
 def test_pictures_of_the_readme_are_there():

@@ -186,6 +186,32 @@ def test_tasks_generated_together_share_their_draws_and_all_pass(model, order):
     assert lenient.report.accuracy > 2 * strict.report.acceptance
 
 
+def test_tasks_that_leave_out_other_draws_stay_in_step(model):
+    def leaving_out(name, every):
+        def cases(lexicon, corruption, draw):
+            for number in count():
+                a, b, c = (f"w{i}" for i in draw.sample(range(10, 40), 3))
+                if number % every:
+                    yield Case(
+                        template=TEMPLATE,
+                        clean={"a": a, "b": b},
+                        corrupt={"a": c, "b": b},
+                        correct=" w50",
+                        incorrect=" w51",
+                        number=number,
+                    )
+
+        return Task(name, "what comes next?", "made up", ("exchanged",), cases)
+
+    found = generate_together([leaving_out("one", 2), leaving_out("two", 3)], model, 20, screen=False)
+    assert found["one"].clean == found["two"].clean
+
+
+def test_a_bos_token_that_is_not_there_is_refused(model):
+    with pytest.raises(pp.PatchpointError, match="has no BOS token"):
+        words_task().generate(model, 2, bos=True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -204,7 +230,7 @@ def test_bad_requests_are_refused(model, arguments, error, message):
 def test_unknown_tasks_and_settings_are_named():
     with pytest.raises(UnknownName, match="did you mean ioi"):
         pp.task("io")
-    with pytest.raises(InvalidArgument, match="has no setting 'colour'"):
+    with pytest.raises(UnknownName, match="unknown setting of ioi 'colour'"):
         pp.task("ioi", colour="red")
 
 

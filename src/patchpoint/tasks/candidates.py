@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from patchpoint.engine import Model
-from patchpoint.models.tokens import bos_habit
+from patchpoint.models.tokens import encode
 
 from .alignment import Misfit, Pair, align
 from .case import Case
@@ -59,7 +59,7 @@ def candidates(
     dropped: Sequence[Dropped],
 ) -> Iterator[Row]:
     """Rows of candidates, one of each task; those of one task all have the same number of tokens."""
-    bos = bos_habit(model.tokenizer) if bos is None else bos
+    bos = encode(model.tokenizer, "a", bos).bos
     streams = [
         cases_of(task, corruption, lexicon, seed)
         for task, corruption, lexicon in zip(tasks, corruptions, lexicons, strict=True)
@@ -91,7 +91,7 @@ def _aligned(
 ) -> Iterator[Row]:
     seen: set[tuple[str, ...]] = set()
     idle = 0
-    for cases in zip(*streams, strict=False):
+    for cases in _in_step(streams):
         row = tuple(
             found
             for case, one in zip(cases, dropped, strict=True)
@@ -108,6 +108,25 @@ def _aligned(
             return
         if texts in seen:
             dropped[0].note("the same as an earlier one", repr(texts[0]))
+
+
+def _in_step(streams: Sequence[Iterable[Case]]) -> Iterator[tuple[Case, ...]]:
+    """One case of each stream, of the same number: what one of them leaves out is left out of all."""
+    numbered = [
+        ((i if case.number is None else case.number, case) for i, case in enumerate(cases))
+        for cases in streams
+    ]
+    ahead = [next(cases, None) for cases in numbered]
+    while all(ahead):
+        heads = [head for head in ahead if head is not None]
+        last = max(number for number, _ in heads)
+        if all(number == last for number, _ in heads):
+            yield tuple(case for _, case in heads)
+            last += 1
+        ahead = [
+            head if head[0] >= last else next(cases, None)
+            for head, cases in zip(heads, numbered, strict=True)
+        ]
 
 
 def _candidate(model: Model, case: Case, bos: bool | None, dropped: Dropped) -> Candidate | None:

@@ -14,7 +14,8 @@ class Case:
 
     `correct` and `incorrect` are exact continuations, leading space included where there is one. Further
     continuations that are right or wrong as well (any later year, any earlier one) are in `also_correct` and
-    `also_incorrect`. Accepted prompts are balanced over `group`; `metadata` goes into the prompts' files.
+    `also_incorrect`. Accepted prompts are balanced over `group`; `metadata` goes into the prompts' files. `number`:
+    which draw it is, rising, for tasks whose cases of one number belong together; None: the next one.
     """
 
     template: Template
@@ -26,6 +27,7 @@ class Case:
     also_correct: tuple[str, ...] = ()
     also_incorrect: tuple[str, ...] = ()
     metadata: Mapping[str, Value] = field(default_factory=dict)
+    number: int | None = None
 
     def __post_init__(self) -> None:
         assert self.correct != self.incorrect

@@ -1,0 +1,1 @@
+"""The tasks, one file each, and the words they are made of."""
