@@ -14,6 +14,7 @@ from patchpoint.engine import Variant, sweep
 from patchpoint.engine.gradients import final_gradient, layer_gradients
 from patchpoint.errors import FactError, InvalidArgument
 from patchpoint.tasks.facts import read_facts
+from patchpoint.tasks.subject import SubjectPrompt
 from patchpoint.tracing.agreement import agreement
 from patchpoint.tracing.attribution import attributed
 from patchpoint.tracing.corruption import corruptor_of
@@ -51,7 +52,7 @@ def test_the_bench_compares_methods_over_answered_facts(model, path):
     assert result.largest_difference < 1e-6
     corruptor = corruptor_of("s3").fitted(
         model,
-        [pp.tasks.prompts.SubjectPrompt.from_text(model, f.prompt, subject=f.subject) for f in facts.facts],
+        [SubjectPrompt.from_text(model, f.prompt, subject=f.subject) for f in facts.facts],
     )
     for fact in result.facts:
         asked = exchange_of(model, facts.facts[fact.number - 1], corruptor, 10, 0, None)

@@ -19,7 +19,7 @@ from .screening import Report
 from .template import Filled
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Prompts:
     """Clean prompts with answers and, prompt by prompt, a corrupted twin of the same number of tokens.
 
@@ -51,7 +51,7 @@ class Prompts:
     metadata: tuple[Mapping[str, Value], ...] = ()
     header: Header | None = None
     """Where they come from: task, corruption, seed, model, tokenizer."""
-    report: Report | None = None
+    report: Report | None = field(default=None, compare=False)
     """What became of every candidate, for prompts that were generated just now."""
 
     def __len__(self) -> int:

@@ -169,7 +169,7 @@ def analogy(*, template: str = "family", relation: str = "all") -> Task:
     pairs: `Paris is to France as Rome is to` -> ` Italy`, incorrect the partner of another word; `swapped`: that
     other word asked; `relation`: a first pair from another relation. Roles: `source`, `target`, `word`; balanced
     over relations. `relation`: one of them, for pairs only.
-    Source: the explorations of Lan et al. 2023 (arXiv 2311.04131). Raises UnknownName, InvalidArgument.
+    Source: the explorations of Lan et al. 2024 (arXiv 2311.04131). Raises UnknownName, InvalidArgument.
     """
     if template not in TEMPLATES:
         raise UnknownName("template of analogy", template, TEMPLATES)
@@ -186,7 +186,7 @@ def analogy(*, template: str = "family", relation: str = "all") -> Task:
     return Task(
         name=f"analogy{settings}",
         question="what corresponds in the second case to what the first one shows?",
-        source="explorations of Lan et al. 2023, arXiv 2311.04131",
+        source="explorations of Lan et al. 2024, arXiv 2311.04131",
         corruptions=tuple(form.twins),
         cases=partial(_cases, form, tuple(RELATIONS) if relation == "all" else (relation,)),
     )

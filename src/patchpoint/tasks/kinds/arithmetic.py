@@ -165,7 +165,7 @@ def arithmetic(*, template: str = "sum", digits: int = 1, examples: int | None =
     ones in front, with other results; None: as many as the wording needs, one for sum and difference, otherwise
     none. A tokenizer that writes digit by digit has the first digit scored in which the answers differ.
     Corruption: `operands`, another second number (of months, of days) and therefore another result. Raises
-    UnknownName, InvalidArgument. Source: Lan et al. 2023, "Towards Interpretable Sequence Continuation" (arXiv
+    UnknownName, InvalidArgument. Source: Lan et al. 2024, "Towards Interpretable Sequence Continuation" (arXiv
     2311.04131), there without examples.
     """
     if template not in TEMPLATES:
@@ -185,7 +185,7 @@ def arithmetic(*, template: str = "sum", digits: int = 1, examples: int | None =
     return Task(
         name=f"arithmetic{settings}",
         question="what is the result?",
-        source="Lan et al. 2023, arXiv 2311.04131",
+        source="Lan et al. 2024, arXiv 2311.04131",
         corruptions=("operands",),
         cases=partial(_cases, form, whole, n_examples, digits),
     )

@@ -145,7 +145,7 @@ def comparison(*, template: str = "but", examples: int = 1) -> Task:
     than Mary, so Mary is shorter than` -> ` John`). `examples`: solved ones in front, with other names and words.
     Corruption: `swapped`, one side put for the other so that the answers change
     places: the opposite for the word (but, plain, opposite), the opposite asked (which), each name for the other
-    (converse). Source: the explorations of Lan et al. 2023 (arXiv 2311.04131). Raises UnknownName, InvalidArgument.
+    (converse). Source: the explorations of Lan et al. 2024 (arXiv 2311.04131). Raises UnknownName, InvalidArgument.
     """
     if template not in TEMPLATES:
         raise UnknownName("template of comparison", template, TEMPLATES)
@@ -157,7 +157,7 @@ def comparison(*, template: str = "but", examples: int = 1) -> Task:
     return Task(
         name=f"comparison{settings}",
         question="what is the other one, when one of two is this?",
-        source="explorations of Lan et al. 2023, arXiv 2311.04131",
+        source="explorations of Lan et al. 2024, arXiv 2311.04131",
         corruptions=("swapped",),
         cases=partial(_cases, form, whole, examples),
     )
