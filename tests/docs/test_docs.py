@@ -49,7 +49,12 @@ def test_every_command_prints_json_and_help(path, capsys):
 
 def shell_lines(text):
     blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
-    return [line for block in blocks for line in block.splitlines() if line.startswith("patchpoint")]
+    return [
+        line
+        for block in blocks
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.startswith("patchpoint")
+    ]
 
 
 @pytest.mark.parametrize("line", shell_lines(README + LABORATORY + TASK_PAGE))
@@ -104,7 +109,9 @@ def test_every_public_name_is_documented():
 
 
 @pytest.mark.real
-def test_the_python_of_the_readme_runs():
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
     try:
         pp.load("smollm2-135m", device="cpu")
     except ModelError as error:

@@ -6,7 +6,7 @@ from collections import Counter
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from patchpoint.errors import InvalidArgument, PromptError, TaskError, UnknownName
@@ -111,6 +111,7 @@ word = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
 pieces = st.lists(word, min_size=1, max_size=6)
 
 
+@example(["0 "], ["0", "0"], " ")
 @given(pieces, pieces, st.sampled_from([" ", "  ", "\n"]))
 def test_a_template_of_two_texts_makes_both(mine, others, space):
     clean, corrupt = space.join(mine), space.join(others)

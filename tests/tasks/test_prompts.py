@@ -4,6 +4,7 @@ import pytest
 
 import patchpoint as pp
 from patchpoint.tasks.subject import SubjectPrompt
+from twins import SAME_LENGTH, made_prompts
 from words import tiny_model
 
 
@@ -61,3 +62,30 @@ def test_all_problems_are_reported_at_once():
 def test_a_subject_prompt_knows_its_span():
     prompt = SubjectPrompt.from_text(tiny_model("gpt2"), "w1 w2 w3 w2", subject="w2 w3")
     assert (prompt.ids, prompt.subject_span, prompt.bos) == ((1, 2, 3, 2), (1, 3), False)
+
+
+def test_prompts_are_chosen_by_number_with_all_that_belongs_to_them(tmp_path):
+    prompts = pairs()
+    chosen = prompts.at([1, 0, 1])
+    for number, place in enumerate((1, 0, 1)):
+        for name in ("clean_texts", "corrupt_texts", "correct_tokens", "incorrect_tokens", "spans", "tokens"):
+            assert getattr(chosen, name)[number] == getattr(prompts, name)[place], name
+        for mine, whole in ((chosen.clean, prompts.clean), (chosen.corrupt, prompts.corrupt)):
+            assert mine.tokens[number] == whole.tokens[place]
+            assert mine.correct[number] == whole.correct[place]
+            assert mine.incorrect[number] == whole.incorrect[place]
+    assert (len(chosen), chosen.header, chosen.report) == (3, prompts.header, None)
+    chosen.save(tmp_path / "chosen.jsonl")
+    assert pp.Prompts.load(tmp_path / "chosen.jsonl", tiny_model("gpt2")).clean_texts == chosen.clean_texts
+
+
+def test_made_prompts_without_texts_of_tokens_can_be_chosen_from():
+    chosen = made_prompts(SAME_LENGTH).at([2])
+    assert chosen.clean.tokens == (SAME_LENGTH[2][0],)
+    assert (chosen.tokens, chosen.metadata) == ((), ())
+
+
+@pytest.mark.parametrize("numbers", [[2], [-1], []])
+def test_prompts_that_are_not_there_cannot_be_chosen(numbers):
+    with pytest.raises(pp.PatchpointError, match=r"no prompt (2|-1); .* 0 to 1|no prompts given"):
+        pairs().at(numbers)

@@ -66,7 +66,8 @@ def generate_together(
         ratio if screen else None,
         bos,
     )
-    while not funnel.enough(n, most) and funnel.look(min(BLOCK, most - len(funnel.rows))):
+    at_once = min(BLOCK, 2 * n)
+    while not funnel.enough(n, most) and funnel.look(min(at_once, most - len(funnel.rows))):
         if on_block is not None:
             on_block(int(funnel.accepted.sum()), len(funnel.rows), most)
     if funnel.accepted.sum() < n:

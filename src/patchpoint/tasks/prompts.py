@@ -1,8 +1,9 @@
 """Prompts with what an experiment needs to know about them: tokens, spans, answers, a corrupted twin."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -56,6 +57,26 @@ class Prompts:
 
     def __len__(self) -> int:
         return len(self.clean_texts)
+
+    def at(self, numbers: Iterable[int]) -> "Prompts":
+        """Those of these prompts that stand at some places, counted from 0, in the order given and as often.
+
+        The header is kept; the report, which counts candidates, is not. Raises InvalidArgument for a place that
+        there is not, PromptError for none at all.
+        """
+        places = list(numbers)
+        for place in places:
+            if not 0 <= place < len(self):
+                raise InvalidArgument(f"there is no prompt {place}; give numbers from 0 to {len(self) - 1}")
+        changed: dict[str, Any] = {"report": None}
+        for name in (one.name for one in fields(self)):
+            values = getattr(self, name)
+            if isinstance(values, tuple) and values:
+                changed[name] = tuple(values[place] for place in places)
+        for name in ("clean", "corrupt"):
+            tokens = tuple(getattr(self, name).tokens[place] for place in places)
+            changed[name] = Batch(tokens, changed["correct_tokens"], changed["incorrect_tokens"])
+        return replace(self, **changed)
 
     @classmethod
     def from_pairs(

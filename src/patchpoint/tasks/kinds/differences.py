@@ -15,7 +15,7 @@ def differing(clean: str, corrupt: str) -> tuple[Template, dict[str, str], dict[
     A run of words in which they differ is a slot: `difference`, `difference2`, ... Texts of unequal numbers of words
     have one run, all between the words that they share at both ends.
     """
-    mine, others = (re.findall(r"\s*\S+|\s+$", text) for text in (clean, corrupt))
+    mine, others = (re.findall(r"\s*\S+(?:\s+$)?", text) for text in (clean, corrupt))
     runs = _word_by_word if len(mine) == len(others) else _between_ends
     text = ""
     values: dict[str, str] = {}
