@@ -1,11 +1,11 @@
 """Tasks on SmolLM2-135M: what the model can do gives screened prompts, what it cannot is said with figures."""
 
 import pytest
-from test_task_contract import hold
 
 import patchpoint as pp
 from patchpoint.errors import ModelError, TaskError
 from patchpoint.tasks.catalogue import TASKS, task
+from task_promises import hold
 
 N, CANDIDATES = 6, 24
 CANNOT = "spanish-months"
