@@ -7,7 +7,7 @@ from patchpoint.errors import ModelError, TaskError
 from patchpoint.tasks.catalogue import TASKS, task
 from task_promises import hold
 
-N, CANDIDATES = 6, 24
+N, CANDIDATES = 4, 16
 CANNOT = "spanish-months"
 
 
