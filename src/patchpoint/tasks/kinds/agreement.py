@@ -8,6 +8,7 @@ from random import Random
 from patchpoint.errors import UnknownName
 from patchpoint.tasks.case import Case
 from patchpoint.tasks.lexicon import Lexicon
+from patchpoint.tasks.naming import task_name
 from patchpoint.tasks.task import Task
 from patchpoint.tasks.template import Template
 
@@ -81,11 +82,8 @@ def subject_verb_agreement(*, template: str = "clause", verb: str = "is") -> Tas
         raise UnknownName("template of subject-verb-agreement", template, TEMPLATES)
     if verb not in VERBS:
         raise UnknownName("verb of subject-verb-agreement", verb, VERBS)
-    settings = (f" template={template}" if template != "clause" else "") + (
-        f" verb={verb}" if verb != "is" else ""
-    )
     return Task(
-        name=f"subject-verb-agreement{settings}",
+        name=task_name("subject-verb-agreement", subject_verb_agreement, template=template, verb=verb),
         question="does the verb stand in the singular or the plural, as its subject does?",
         source="Marvin & Linzen 2018, arXiv 1808.09031; Finlayson et al. 2021, arXiv 2106.06087",
         corruptions=tuple(CORRUPTIONS),

@@ -8,6 +8,7 @@ from random import Random
 from patchpoint.errors import InvalidArgument, UnknownName
 from patchpoint.tasks.case import Case
 from patchpoint.tasks.lexicon import Lexicon
+from patchpoint.tasks.naming import task_name
 from patchpoint.tasks.task import Task
 from patchpoint.tasks.template import Template
 
@@ -180,11 +181,8 @@ def analogy(*, template: str = "family", relation: str = "all") -> Task:
             f"template {template} has no relations; leave relation={relation!r} out, or take pairs"
         )
     form = TEMPLATES[template]
-    settings = (f" template={template}" if template != "family" else "") + (
-        f" relation={relation}" if relation != "all" else ""
-    )
     return Task(
-        name=f"analogy{settings}",
+        name=task_name("analogy", analogy, template=template, relation=relation),
         question="what corresponds in the second case to what the first one shows?",
         source="explorations of Lan et al. 2024, arXiv 2311.04131",
         corruptions=tuple(form.twins),

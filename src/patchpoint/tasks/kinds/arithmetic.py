@@ -9,6 +9,7 @@ from random import Random
 from patchpoint.errors import InvalidArgument, UnknownName
 from patchpoint.tasks.case import Case
 from patchpoint.tasks.lexicon import Lexicon
+from patchpoint.tasks.naming import task_name
 from patchpoint.tasks.task import Task
 from patchpoint.tasks.template import Template
 
@@ -177,13 +178,8 @@ def arithmetic(*, template: str = "sum", digits: int = 1, examples: int | None =
         raise InvalidArgument(f"{template} has numbers of its own; leave digits out, got {digits}")
     n_examples = form.examples if examples is None else examples
     whole = with_examples(template, form.question, form.solution, n_examples)
-    settings = (
-        (f" template={template}" if template != "sum" else "")
-        + (f" digits={digits}" if digits != 1 else "")
-        + (f" examples={examples}" if examples is not None else "")
-    )
     return Task(
-        name=f"arithmetic{settings}",
+        name=task_name("arithmetic", arithmetic, template=template, digits=digits, examples=examples),
         question="what is the result?",
         source="Lan et al. 2024, arXiv 2311.04131",
         corruptions=("operands",),

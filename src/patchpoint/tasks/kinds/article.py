@@ -8,6 +8,7 @@ from random import Random
 from patchpoint.errors import UnknownName
 from patchpoint.tasks.case import Case
 from patchpoint.tasks.lexicon import Lexicon
+from patchpoint.tasks.naming import task_name
 from patchpoint.tasks.task import Task
 from patchpoint.tasks.template import Template
 
@@ -47,11 +48,8 @@ def a_an(*, template: str = "all", shots: str | int = 2) -> Task:
     if str(shots) not in SHOWN:
         raise UnknownName("number of shots of a-an", str(shots), SHOWN)
     chosen = tuple(TEXTS) if template == "all" else (template,)
-    settings = (f" template={template}" if template != "all" else "") + (
-        f" shots={shots}" if str(shots) != "2" else ""
-    )
     return Task(
-        name=f"a-an{settings}",
+        name=task_name("a-an", a_an, template=template, shots=shots),
         question="which article has the word that must come next?",
         source="Miller & Neo 2023, LessWrong",
         corruptions=("swapped",),

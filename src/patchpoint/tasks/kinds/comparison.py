@@ -9,6 +9,7 @@ from random import Random
 from patchpoint.errors import UnknownName
 from patchpoint.tasks.case import Case
 from patchpoint.tasks.lexicon import Lexicon
+from patchpoint.tasks.naming import task_name
 from patchpoint.tasks.task import Task
 from patchpoint.tasks.template import Template
 
@@ -151,11 +152,8 @@ def comparison(*, template: str = "but", examples: int = 1) -> Task:
         raise UnknownName("template of comparison", template, TEMPLATES)
     form = TEMPLATES[template]
     whole = with_examples(template, form.question, form.solution, examples)
-    settings = (f" template={template}" if template != "but" else "") + (
-        f" examples={examples}" if examples != 1 else ""
-    )
     return Task(
-        name=f"comparison{settings}",
+        name=task_name("comparison", comparison, template=template, examples=examples),
         question="what is the other one, when one of two is this?",
         source="explorations of Lan et al. 2024, arXiv 2311.04131",
         corruptions=("swapped",),

@@ -14,6 +14,7 @@ from patchpoint.errors import FactError, UnknownName
 from patchpoint.models.tokens import encode, tokens_between
 from patchpoint.tasks.case import Case
 from patchpoint.tasks.lexicon import Lexicon
+from patchpoint.tasks.naming import task_name
 from patchpoint.tasks.task import Task
 from patchpoint.tasks.template import Template
 
@@ -71,7 +72,7 @@ def facts(*, relation: str = "all") -> Task:
         raise UnknownName("relation", relation, ("all", *RELATIONS))
     relations = RELATIONS if relation == "all" else (relation,)
     return Task(
-        name="facts" if relation == "all" else f"facts relation={relation}",
+        name=task_name("facts", facts, relation=relation),
         question="which attribute does a country, or a capital, have?",
         source="tables of the packages countryinfo and babel (Unicode CLDR)",
         corruptions=(SUBJECT,),

@@ -8,6 +8,7 @@ from string import ascii_uppercase
 from patchpoint.errors import InvalidArgument
 from patchpoint.tasks.case import Case
 from patchpoint.tasks.lexicon import Lexicon
+from patchpoint.tasks.naming import task_name
 from patchpoint.tasks.task import Task
 from patchpoint.tasks.template import Template
 
@@ -87,11 +88,8 @@ def docstring(*, arguments: int = 4, documented: int = 2) -> Task:
             f"documented must be 1 to {arguments - 2} of {arguments} arguments, got {documented}; at least two "
             "without a description are needed, the answer and an incorrect one"
         )
-    settings = (f" arguments={arguments}" if arguments != 4 else "") + (
-        f" documented={documented}" if documented != 2 else ""
-    )
     return Task(
-        name=f"docstring{settings}",
+        name=task_name("docstring", docstring, arguments=arguments, documented=documented),
         question="which argument of the function does its docstring describe next?",
         source="Heimersheim and Janiak 2023, A circuit for Python docstrings",
         corruptions=tuple(CORRUPTIONS),

@@ -7,6 +7,7 @@ from random import Random
 from patchpoint.errors import UnknownName
 from patchpoint.tasks.case import Case
 from patchpoint.tasks.lexicon import Lexicon
+from patchpoint.tasks.naming import task_name
 from patchpoint.tasks.task import Task
 from patchpoint.tasks.template import Template
 
@@ -45,7 +46,7 @@ def gendered_pronoun(*, template: str = "all") -> Task:
         raise UnknownName("template of gendered-pronoun", template, ("all", *texts))
     chosen = tuple(ROTATED) if template == "all" else (template,)
     return Task(
-        name="gendered-pronoun" + (f" template={template}" if template != "all" else ""),
+        name=task_name("gendered-pronoun", gendered_pronoun, template=template),
         question="does he or she stand for a person of this first name?",
         source="Mathwin et al. 2023, Apart Research",
         corruptions=("swapped",),

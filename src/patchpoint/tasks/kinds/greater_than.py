@@ -7,6 +7,7 @@ from random import Random
 from patchpoint.errors import UnknownName
 from patchpoint.tasks.case import Case
 from patchpoint.tasks.lexicon import Lexicon
+from patchpoint.tasks.naming import task_name
 from patchpoint.tasks.task import Task
 from patchpoint.tasks.template import Template
 
@@ -41,12 +42,9 @@ def greater_than(*, template: str = "lasted", century: str | int = "all") -> Tas
         raise UnknownName("template of greater-than", template, TEXTS)
     if str(century) not in ("all", *CENTURIES):
         raise UnknownName("century of greater-than", str(century), ("all", *CENTURIES))
-    settings = (f" template={template}" if template != "lasted" else "") + (
-        f" century={century}" if century != "all" else ""
-    )
     centuries = CENTURIES if century == "all" else (str(century),)
     return Task(
-        name=f"greater-than{settings}",
+        name=task_name("greater-than", greater_than, template=template, century=century),
         question="which years can follow, when something ends in the century in which it began?",
         source="Hanna et al. 2023, arXiv 2305.00586",
         corruptions=(FIRST_YEAR,),

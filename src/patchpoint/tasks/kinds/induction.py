@@ -7,6 +7,7 @@ from random import Random
 from patchpoint.errors import InvalidArgument, UnknownName
 from patchpoint.tasks.case import Case
 from patchpoint.tasks.lexicon import Lexicon
+from patchpoint.tasks.naming import task_name
 from patchpoint.tasks.task import Task
 from patchpoint.tasks.template import Template
 
@@ -60,11 +61,8 @@ def induction(*, template: str = "repeated", words: int = 10) -> Task:
         raise UnknownName("template of induction", template, TEMPLATES)
     if isinstance(words, bool) or not isinstance(words, int) or not FEWEST <= words <= MOST:
         raise InvalidArgument(f"words must be a whole number from {FEWEST} to {MOST}, got {words!r}")
-    settings = (f" template={template}" if template != "repeated" else "") + (
-        f" words={words}" if words != 10 else ""
-    )
     return Task(
-        name=f"induction{settings}",
+        name=task_name("induction", induction, template=template, words=words),
         question="which word followed the last one where it stood before?",
         source="Olsson et al. 2022, arXiv 2209.11895",
         corruptions=tuple(CORRUPTIONS),

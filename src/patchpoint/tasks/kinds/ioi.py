@@ -7,6 +7,7 @@ from random import Random
 from patchpoint.errors import UnknownName
 from patchpoint.tasks.case import Case
 from patchpoint.tasks.lexicon import Lexicon
+from patchpoint.tasks.naming import task_name
 from patchpoint.tasks.task import Task
 from patchpoint.tasks.template import Template
 
@@ -76,16 +77,13 @@ def ioi(*, template: str = "all", order: str = "both") -> Task:
         raise UnknownName("order of ioi", order, ("both", *ORDERS))
     chosen = tuple(ROTATED) if template == "all" else (template,)
     orders = tuple(ORDERS) if order == "both" else (order,)
-    settings = (f" template={template}" if template != "all" else "") + (
-        f" order={order}" if order != "both" else ""
-    )
     templates = tuple(
         (one, Template(f"{name} {one}", f"{texts[name][0]} {ORDERS[one]} {texts[name][1]}"))
         for name in chosen
         for one in orders
     )
     return Task(
-        name=f"ioi{settings}",
+        name=task_name("ioi", ioi, template=template, order=order),
         question="which of two names gets something, when the other is the one who gives it?",
         source="Wang et al. 2022, arXiv 2211.00593",
         corruptions=tuple(CORRUPTIONS),
