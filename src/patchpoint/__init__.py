@@ -1,8 +1,12 @@
 """A workbench for causal experiments inside transformer language models."""
 
 from . import circuits as circuits
+from . import toys as toys
 from . import tracing as tracing
+from .circuits import Circuit as Circuit
 from .circuits import ablate_nodes as ablate_nodes
+from .circuits import compare as compare
+from .circuits import find_circuit as find_circuit
 from .circuits import patch_components as patch_components
 from .circuits import patch_heads as patch_heads
 from .engine import Edit as Edit

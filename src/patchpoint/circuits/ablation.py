@@ -8,7 +8,7 @@ import xarray as xr
 from patchpoint.engine import Edit, Model, Run, Site, Variant, sweep
 from patchpoint.engine.graph.nodes import Node, senders
 from patchpoint.engine.metrics import metric_of
-from patchpoint.engine.sources import KEYS, Mean, Source, resampled
+from patchpoint.engine.sources import KEYS, Mean, Source, Taken, resampled
 from patchpoint.engine.sweep import Progress, base_values
 from patchpoint.errors import UnknownName
 from patchpoint.tasks.prompts import Prompts
@@ -23,6 +23,7 @@ ABLATIONS: dict[str, Callable[[Callable[[], Run], Prompts, str, int], float | So
     "mean": lambda corrupt, prompts, over, seed: Mean(corrupt(), over, prompts.spans or None),
     "zero": lambda corrupt, prompts, over, seed: 0.0,
     "resample": lambda corrupt, prompts, over, seed: resampled(corrupt(), seed),
+    "corrupt": lambda corrupt, prompts, over, seed: Taken(corrupt()),
 }
 """By name, what stands in for a node's output: from the run of the corrupted prompts, the prompts, what a mean is
 taken over, and the seed."""
@@ -42,10 +43,11 @@ def ablate_nodes(
     """The metric on the clean prompts with one head or MLP knocked out at every token, mean over prompts, dim node.
 
     `ablation`: "mean" puts the mean of the node's output over the corrupted prompts in its place, taken `over`
-    "position" (prompts of one length), "role" (of `prompts.spans`) or "all" tokens; "zero" puts 0; "resample" the
-    output on another corrupted prompt of the same length, drawn from `seed`. Nodes are named `9.1` and `mlp 4`,
-    coordinates `kind`, `layer` and `head` (-1: an MLP) say the same. The attribute `clean` is the metric's mean
-    with all nodes; the coordinate `largest_change` the largest change of a number in each node's output.
+    "position" (prompts of one length), "role" (of `prompts.spans`) or "all" tokens; "zero" puts 0; "corrupt" the
+    output on the prompt's own twin; "resample" that on another corrupted prompt of the same length, drawn from
+    `seed`. Nodes are named `9.1` and `mlp 4`, coordinates `kind`, `layer` and `head` (-1: an MLP) say the same. The
+    attribute `clean` is the metric's mean with all nodes; the coordinate `largest_change` the largest change of a
+    number in each node's output.
     `memory_gib` bounds what all of it allocates (default: half of what is free).
     Raises UnknownName, InvalidArgument or PromptError.
     """

@@ -27,6 +27,7 @@ from patchpoint.errors import UnknownName
 from patchpoint.tasks.facts import read_facts
 from patchpoint.tracing.agreement import Interval
 
+from .bench_circuits import circuits_bench
 from .options import (
     DEFAULT,
     AllowPickle,
@@ -46,6 +47,7 @@ RANDOM = "gpt2-small-random"
 Rounds = Annotated[int, typer.Option(help="Times the sweep is timed; the median counts.")]
 
 app = typer.Typer(help="Measure speed and memory as ratios, in one process.", no_args_is_help=True)
+app.command("circuits")(circuits_bench)
 
 
 @app.callback()

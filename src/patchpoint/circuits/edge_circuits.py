@@ -1,0 +1,68 @@
+"""What methods over edges share: both runs, which way is good, and the circuit that scores make."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from patchpoint.engine import Graph, GraphRun, Model, Run
+from patchpoint.engine.graph.pairs import check_pair
+from patchpoint.tasks.prompts import Prompts
+
+from .circuit import Circuit, Origin, Setting, nodes_of
+from .exchange import Metric, memory_left
+from .selection import Choice
+
+LOSSES = ("kl", "rank")
+"""Metrics that are smaller where a model does better."""
+
+
+def both_runs(model: Model, data: Prompts, memory_gib: float | None) -> tuple[Run, Run, float | None]:
+    """Clean run, corrupted run, and what is left of the memory budget. InvalidArgument, PromptError."""
+    clean = model.run(data.clean, memory_gib=memory_gib)
+    corrupt = model.run(data.corrupt, memory_gib=memory_left(memory_gib, clean))
+    return clean, corrupt, memory_left(memory_gib, clean, corrupt)
+
+
+def whole_graph(clean: Run, corrupt: Run, metric: Metric) -> GraphRun:
+    """The graph run of every edge, which is the clean run. Raises PromptError, InvalidArgument."""
+    check_pair(clean, corrupt)
+    return GraphRun(clean, corrupt, Graph.of(clean.model).readable, metric, clean.final_resid)
+
+
+def goodness(metric: Metric) -> float:
+    """1 where more of a metric is better, -1 for LOSSES: so needed parts have positive scores in both."""
+    return -1.0 if metric in LOSSES else 1.0
+
+
+def circuit_of(
+    model: Model,
+    data: Prompts,
+    scores: xr.DataArray,
+    choice: Choice,
+    method: str,
+    settings: Mapping[str, Setting],
+) -> Circuit:
+    """The circuit of the edges that a choice takes by their scores, everything else carrying corrupted outputs."""
+    edges = choice.of(scores)
+    return Circuit(
+        nodes=nodes_of(model, edges),
+        edges=edges,
+        scores=scores.astype(np.float32),
+        method=method,
+        settings={**settings, "ablation": "corrupt", **choice.settings(scores)},
+        origin=Origin.of(model, data),
+    )
+
+
+def labelled(graph: Graph, values: Float[np.ndarray, "sender port"]) -> xr.DataArray:
+    """A table over a graph with the names of its senders and ports."""
+    return xr.DataArray(
+        values,
+        dims=("sender", "port"),
+        coords={
+            "sender": [str(node) for node in graph.senders],
+            "port": [str(port) for port in graph.ports],
+        },
+    )
