@@ -104,14 +104,24 @@ def node_values(
     """
     clean = model.run(data.clean, keep=("z", "attn_out", "mlp_out"), memory_gib=memory_gib)
     source = stand_in(model, data, ablation, over, seed, memory_left(memory_gib, clean))
-    nodes = senders(model)[1:]
-    by_name = {str(node): node for node in nodes}
-    for name in (name for names in kept for name in names):
-        if name not in by_name:
-            raise UnknownName("node", name, by_name)
-    variants = [without([node for node in nodes if str(node) not in set(names)], source) for names in kept]
+    sets = [set(nodes_named(model, names)) for names in kept]
+    variants = [without([node for node in senders(model)[1:] if node not in names], source) for names in sets]
     swept = sweep(clean, variants, metric, memory_gib=memory_left(memory_gib, clean))
     return base_values(clean, metric).numpy(), swept.values
+
+
+def nodes_named(model: Model, names: Collection[str]) -> tuple[Node, ...]:
+    """Heads `9.1` and MLPs `mlp 4` by name, in the order of the model.
+
+    Raises UnknownName, InvalidArgument for text in place of a list.
+    """
+    if isinstance(names, str):
+        raise InvalidArgument(f'nodes are a list of names, got the text {names!r}; give ["{names}"]')
+    there = {str(node): node for node in senders(model)[1:]}
+    for name in names:
+        if name not in there:
+            raise UnknownName("node", name, there)
+    return tuple(node for name, node in there.items() if name in set(names))
 
 
 def stand_in(

@@ -21,7 +21,7 @@ from patchpoint.tasks.prompts import Prompts
 from .circuit import Circuit
 from .evaluation import stand_in, without
 from .exchange import memory_left, progress_shares
-from .path_patching import nodes_named
+from .members import members
 
 ABLATED_EVERYWHERE = ("zero", "mean")
 """Ablations that say what stands in for a node at generated tokens too; the mean is over all corrupted tokens."""
@@ -54,8 +54,8 @@ def generation_scores(
     PromptError for answers that are too long, ResultsError for a circuit of another model.
     """
     _check(data, removed, ablation, random_sets, seed)
-    sets = {name: tuple(nodes_named(model, nodes)) for name, nodes in removed.items()}
-    avoided = nodes_named(model, avoid)
+    sets = {name: tuple(members(model, nodes)) for name, nodes in removed.items()}
+    avoided = members(model, avoid)
     drawn = {name: _drawn(model, nodes, avoided, random_sets, seed) for name, nodes in sets.items()}
     distinct = list(dict.fromkeys([*sets.values(), *(one for several in drawn.values() for one in several)]))
     row_of = {nodes: row for row, nodes in enumerate(distinct)}
@@ -102,7 +102,7 @@ def generated(
         raise InvalidArgument(f"n_tokens must be 1 or more, got {n_tokens}")
     asked = _questions(model, data)
     source = stand_in(model, data, ablation, "all", 0, memory_gib)
-    edits = without(nodes_named(model, removed), source).edits
+    edits = without(members(model, removed), source).edits
     counts = [n_tokens or len(one.answer) for one in asked]
     texts: list[list[int]] = [list(one.prompt) for one in asked]
     for step in range(max(counts)):

@@ -18,7 +18,7 @@ from patchpoint.tasks.prompts import Prompts
 
 from .ablation import OUTPUTS
 from .circuit import Circuit
-from .evaluation import stand_in, without
+from .evaluation import nodes_named, stand_in, without
 from .exchange import Metric, memory_left, name_of
 from .node_pruning import full_mean
 
@@ -118,15 +118,6 @@ def mean_drop(drops: xr.Dataset, *, kind: str = "head") -> float:
     if kind not in OUTPUTS:
         raise UnknownName("kind of node", kind, OUTPUTS)
     return float(np.minimum(0, drops["full"].values[(drops["kind"] == kind).values] - 100).mean())
-
-
-def nodes_named(model: Model, names: Sequence[str]) -> tuple[Node, ...]:
-    """Nodes by their names, each once and in the order of the model; UnknownName."""
-    by_name = {str(node): node for node in senders(model)[1:]}
-    for name in names:
-        if name not in by_name:
-            raise UnknownName("node", name, by_name)
-    return tuple(node for name, node in by_name.items() if name in set(names))
 
 
 def _kept(circuit: Circuit, model: Model, **asked: str) -> tuple[Node, ...]:

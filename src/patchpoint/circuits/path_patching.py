@@ -27,6 +27,7 @@ from .ablation import ABLATIONS
 from .circuit import Circuit, Origin, Step, nodes_of
 from .evaluation import stand_in, without
 from .exchange import Metric, memory_left, name_of, progress_shares
+from .members import members
 from .pairs import Part, parts_of
 
 ROWS_AT_ONCE = 256
@@ -66,7 +67,7 @@ def path_patching(
     Raises UnknownName; PromptError for twins of unequal length and where the full model's metric is not positive;
     ResultsError for a circuit of another model; InvalidArgument where the nodes alone are below `threshold`.
     """
-    inside = list(senders(model)[1:]) if nodes is None else nodes_named(model, nodes)
+    inside = list(senders(model)[1:] if nodes is None else members(model, nodes))
     _check(threshold, ablation, over)
     parts = parts_of(data, None)
     full = _positive(
@@ -108,23 +109,6 @@ def _check(threshold: float, ablation: str, over: str) -> None:
         raise InvalidArgument(
             f"the threshold is a share of the full model's metric, got {threshold}; give 0.8"
         )
-
-
-def nodes_named(model: Model, names: Sequence[str] | Circuit) -> list[Node]:
-    """Heads `9.1` and MLPs `mlp 4` by name, or those of a circuit, in the order of the model.
-
-    Raises UnknownName, InvalidArgument for text in place of a list, ResultsError for a circuit of another model.
-    """
-    if isinstance(names, str):
-        raise InvalidArgument(f'nodes are a list of names, got the text {names!r}; give ["{names}"]')
-    if isinstance(names, Circuit):
-        names.check(model)
-        names = names.nodes
-    there = {str(node): node for node in senders(model)[1:]}
-    for name in names:
-        if name not in there:
-            raise UnknownName("node", name, there)
-    return [node for name, node in there.items() if name in set(names)]
 
 
 def _positive(values: Float[np.ndarray, " prompt"], metric: Metric) -> float:

@@ -22,7 +22,7 @@ from patchpoint.tasks.prompts import Prompts
 from .ablation import ablate_nodes_by_prompt
 from .circuit import Circuit, Origin, Step
 from .evaluation import stand_in, without
-from .path_patching import nodes_named
+from .members import members
 
 TEXT_WIDTH = 28
 """Characters of a prompt's end that the table as text shows."""
@@ -106,7 +106,7 @@ def predictions(
     """
     if not 1 <= top <= model.adapter.d_vocab:
         raise InvalidArgument(f"top must be from 1 to the vocabulary's {model.adapter.d_vocab}, got {top}")
-    nodes = nodes_named(model, removed)
+    nodes = members(model, removed)
     edits = without(nodes, stand_in(model, data, ablation, over, seed, memory_gib)).edits
     before, after = (
         _likeliest(model, model.run(data.clean, edits=each, keep=(), memory_gib=memory_gib).logits, top)
