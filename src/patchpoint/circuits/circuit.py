@@ -15,6 +15,7 @@ from patchpoint.engine import Model
 from patchpoint.engine.graph.edges import Graph
 from patchpoint.errors import ResultsError
 from patchpoint.tasks.prompts import Prompts
+from patchpoint.tasks.whole_file import write_whole
 
 from .evaluate import evaluate
 from .evaluation import Evaluation
@@ -126,7 +127,6 @@ class Circuit:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON, whole or not at all. ResultsError when it cannot be written."""
-        path = Path(path)
         document = {
             "patchpoint": "circuit",
             "version": VERSION,
@@ -142,13 +142,7 @@ class Circuit:
             },
             "steps": [asdict(step) for step in self.steps],
         }
-        part = path.with_name(f".{path.name}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(document, allow_nan=False), encoding="utf-8")
-            part.replace(path)
-        except OSError as error:
-            raise ResultsError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+        write_whole(Path(path), json.dumps(document, allow_nan=False))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Circuit":

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from patchpoint.errors import ResultsError
 
 from .alignment import Pair, Span
+from .whole_file import write_whole
 
 
 class Header(BaseModel):
@@ -70,15 +71,8 @@ class Row(BaseModel):
 
 def write_prompts(path: str | os.PathLike[str], header: Header, rows: list[Row]) -> None:
     """A whole file or none. ResultsError when it cannot be written."""
-    path = Path(path)
     lines = [header.model_dump_json(), *(row.model_dump_json() for row in rows)]
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise ResultsError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    write_whole(Path(path), "".join(f"{line}\n" for line in lines))
 
 
 def read_prompts(path: str | os.PathLike[str]) -> tuple[Header, list[Row]]:
